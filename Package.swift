@@ -1,0 +1,123 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+// The layers, from the ground up. A target sees only what it names here, so a
+// wrong import does not compile. docs/DESIGN.md says what each one promises.
+
+let environment = Context.environment
+
+/// Everything that ends in the extension avoids Dispatch and Swift concurrency
+/// (docs/DESIGN.md, "Inside other people's processes").
+let swiftSettings: [SwiftSetting] = [.swiftLanguageMode(.v6)]
+
+/// The extension is self-contained: the Swift runtime and zstd are linked into
+/// it, and nothing but its entry points is visible. Sanitizers can't link
+/// statically: VERNEUIL_DYNAMIC_EXTENSION=1 leaves the flags away.
+let extensionLinkerSettings: [LinkerSetting] =
+    environment["VERNEUIL_DYNAMIC_EXTENSION"] == "1"
+    ? []
+    : [
+        .unsafeFlags([
+            "-static-stdlib",
+            "-Xlinker", "-l:libzstd.a",
+            "-Xlinker", "--as-needed",
+            "-Xlinker", "--gc-sections",
+            "-Xlinker", "--exclude-libs=ALL",
+            "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/VerneuilExtension/exports.map",
+            "-Xlinker", "-z", "-Xlinker", "nodelete",
+            "-Xlinker", "-z", "-Xlinker", "defs",
+            "-Xlinker", "-z", "-Xlinker", "relro",
+            "-l_FoundationCShims", "-l_FoundationCollections", "-lswiftSynchronization", "-lswiftDispatch",
+        ])
+    ]
+
+let package = Package(
+    name: "verneuil",
+    platforms: [.macOS(.v15)],
+    products: [
+        .library(name: "Verneuil", targets: ["Verneuil"]),
+        .library(name: "verneuil_vfs", type: .dynamic, targets: ["VerneuilExtension"]),
+        .executable(name: "verneuilctl", targets: ["verneuilctl"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.0"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
+    ],
+    targets: [
+        // C that can't be Swift.
+        .systemLibrary(name: "CSQLite", providers: [.apt(["libsqlite3-dev"])]),
+        .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+        .target(name: "CVerneuil"),
+
+        // The core.
+        .target(
+            name: "VerneuilSystem", dependencies: ["CVerneuil"],
+            swiftSettings: swiftSettings),
+        .target(
+            name: "VerneuilFormat", dependencies: ["CVerneuil", "CZstd"],
+            swiftSettings: swiftSettings),
+        .target(
+            name: "VerneuilStore", dependencies: ["VerneuilSystem", "VerneuilFormat"],
+            swiftSettings: swiftSettings),
+        .target(
+            name: "VerneuilS3",
+            dependencies: [
+                "VerneuilStore", "VerneuilSystem",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: swiftSettings),
+        .target(
+            name: "VerneuilSpool", dependencies: ["VerneuilSystem", "VerneuilFormat"],
+            swiftSettings: swiftSettings),
+        .target(
+            name: "VerneuilReplication",
+            dependencies: [
+                "VerneuilSpool", "VerneuilStore", "VerneuilFormat", "VerneuilSystem",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: swiftSettings),
+        .target(
+            name: "VerneuilReplica",
+            dependencies: [
+                "VerneuilStore", "VerneuilFormat", "VerneuilSystem",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: swiftSettings),
+        .target(
+            name: "VerneuilVFS",
+            dependencies: [
+                "CVerneuil", "VerneuilReplication", "VerneuilReplica", "VerneuilSpool", "VerneuilSystem",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: swiftSettings),
+
+        // Configuration and assembly, shared by the three products.
+        .target(
+            name: "VerneuilCore",
+            dependencies: ["VerneuilVFS", "VerneuilS3", "VerneuilReplication", "VerneuilReplica"],
+            swiftSettings: swiftSettings),
+
+        // Products.
+        .target(name: "Verneuil", dependencies: ["VerneuilCore", "CSQLite"], swiftSettings: swiftSettings),
+        .target(
+            name: "VerneuilExtension", dependencies: ["VerneuilCore"],
+            exclude: ["exports.map"],
+            swiftSettings: swiftSettings, linkerSettings: extensionLinkerSettings),
+        .executableTarget(
+            name: "verneuilctl",
+            dependencies: [
+                "Verneuil", "VerneuilCore",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: swiftSettings),
+    ]
+)

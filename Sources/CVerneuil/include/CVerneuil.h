@@ -1,0 +1,8 @@
+// Umbrella of the C that can't be Swift: variadic and errno-setting system
+// calls, SQLite's extension table (macros), carry-less multiplication.
+#ifndef CVERNEUIL_H
+#define CVERNEUIL_H
+#include "vrn_system.h"
+#include "vrn_sqlite.h"
+#include "vrn_umash.h"
+#endif

@@ -1,0 +1,3 @@
+#include "vrn_sqlite.h"
+
+const sqlite3_api_routines *vrn_sqlite3_api = 0;

@@ -1,0 +1,146 @@
+import CVerneuil
+
+/// Operations on files by name.
+public enum Files {
+    /// nil where there is no such file.
+    public static func status(_ path: String, followLinks: Bool = true) throws(SystemError) -> FileStatus? {
+        var st = stat()
+        let r = followLinks ? vrn_stat(path, &st) : vrn_lstat(path, &st)
+        if r == -ENOENT || r == -ENOTDIR { return nil }
+        try SystemError.check(r, "stat", path)
+        return FileStatus(st)
+    }
+
+    /// The whole file; nil where there is none. Fails with EFBIG beyond `limit` bytes.
+    public static func read(_ path: String, limit: Int = 1 << 30) throws(SystemError) -> [UInt8]? {
+        let fd = vrn_open(path, O_RDONLY, 0)
+        if fd == -ENOENT || fd == -ENOTDIR { return nil }
+        let file = Descriptor(owning: try SystemError.check(fd, "open", path), path: path)
+        let size = try file.status().size
+        if size > Int64(limit) { throw SystemError("read", path, EFBIG) }
+        var bytes = try file.read(count: Int(size), at: 0)
+        // Files in /proc have no size, and others may grow.
+        while true {
+            let more = try file.read(count: 4096, at: Int64(bytes.count))
+            if more.isEmpty { return bytes }
+            bytes += more
+            if bytes.count > limit { throw SystemError("read", path, EFBIG) }
+        }
+    }
+
+    /// Publishes `bytes` under `path`: whoever opens that name sees all of the
+    /// old file or all of the new one. With `sync`, also after a power failure.
+    public static func writeAtomically(
+        _ bytes: [UInt8], to path: String, mode: UInt32 = 0o600, sync: Bool = false
+    ) throws(SystemError) {
+        let temporary = temporaryName(beside: path)
+        do throws(SystemError) {
+            let file = try Descriptor(temporary, O_WRONLY | O_CREAT | O_EXCL, mode: mode)
+            try file.write(bytes, at: 0)
+            if sync { try file.sync() }
+            try file.close()
+            try rename(temporary, to: path)
+        } catch {
+            _ = vrn_unlink(temporary)
+            throw error
+        }
+        if sync { try syncDirectory(of: path) }
+    }
+
+    /// A name in the same directory that nobody else uses. Begins with `.tmp.`.
+    public static func temporaryName(beside path: String) -> String {
+        var r: UInt64 = 0
+        _ = withUnsafeMutableBytes(of: &r) { vrn_getrandom($0.baseAddress, $0.count) }
+        return "\(directory(of: path))/.tmp.\(getpid()).\(String(r, radix: 16))"
+    }
+
+    public static func rename(_ from: String, to: String) throws(SystemError) {
+        try SystemError.check(vrn_rename(from, to), "rename", to)
+    }
+
+    /// Removes a file; one that is not there is fine.
+    public static func remove(_ path: String) throws(SystemError) {
+        let r = vrn_unlink(path)
+        if r != -ENOENT { try SystemError.check(r, "unlink", path) }
+    }
+
+    /// Removes a directory and what is in it, without following links.
+    public static func removeTree(_ path: String) throws(SystemError) {
+        guard let status = try status(path, followLinks: false) else { return }
+        if status.isDirectory {
+            for name in try list(path) { try removeTree("\(path)/\(name)") }
+            let r = vrn_rmdir(path)
+            if r != -ENOENT { try SystemError.check(r, "rmdir", path) }
+        } else {
+            try remove(path)
+        }
+    }
+
+    /// Makes a directory and those above it. An existing one is fine.
+    public static func makeDirectories(_ path: String, mode: UInt32 = 0o700) throws(SystemError) {
+        var r = vrn_mkdir(path, mode)
+        if r == -ENOENT, path != "/", !path.isEmpty {
+            let parent = directory(of: path)
+            if parent != path, parent != "." {
+                try makeDirectories(parent, mode: mode)
+                r = vrn_mkdir(path, mode)
+            }
+        }
+        if r == -EEXIST {
+            if try status(path)?.isDirectory == true { return }
+            throw SystemError("mkdir", path, ENOTDIR)
+        }
+        try SystemError.check(r, "mkdir", path)
+    }
+
+    /// Names in a directory, without `.` and `..`, in no order; none where it isn't there.
+    public static func list(_ path: String) throws(SystemError) -> [String] {
+        guard let dir = opendir(path) else {
+            let code = vrn_errno()
+            if code == ENOENT { return [] }
+            throw SystemError("opendir", path, code)
+        }
+        defer { closedir(dir) }
+        var names: [String] = []
+        while let entry = readdir(dir) {
+            let name = withUnsafePointer(to: &entry.pointee.d_name) {
+                $0.withMemoryRebound(to: CChar.self, capacity: Int(NAME_MAX) + 1) { String(cString: $0) }
+            }
+            if name != "." && name != ".." { names.append(name) }
+        }
+        return names
+    }
+
+    /// Makes what happened to the names in `path`'s directory durable.
+    public static func syncDirectory(of path: String) throws(SystemError) {
+        let dir = try Descriptor(directory(of: path), O_RDONLY | O_DIRECTORY)
+        try dir.sync()
+    }
+
+    public static func directory(of path: String) -> String {
+        guard let slash = path.lastIndex(of: "/") else { return "." }
+        return slash == path.startIndex ? "/" : String(path[..<slash])
+    }
+
+    public static func lastComponent(of path: String) -> String {
+        guard let slash = path.lastIndex(of: "/") else { return path }
+        return String(path[path.index(after: slash)...])
+    }
+
+    /// The absolute path without links, `.` or `..`. Where the last component
+    /// doesn't exist, its directory is resolved and the name kept; nil where
+    /// that doesn't exist either.
+    public static func canonical(_ path: String) -> String? {
+        if let resolved = realpath(path, nil) {
+            defer { free(resolved) }
+            return String(cString: resolved)
+        }
+        let name = lastComponent(of: path)
+        guard vrn_errno() == ENOENT, !name.isEmpty, name != ".", name != "..",
+            let parent = realpath(directory(of: path), nil)
+        else { return nil }
+        defer { free(parent) }
+        let base = String(cString: parent)
+        return base == "/" ? "/\(name)" : "\(base)/\(name)"
+    }
+}

@@ -1,0 +1,31 @@
+import CVerneuil
+
+/// A system call that failed: which, on what, and why.
+public struct SystemError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// The call's name, such as "open".
+    public var operation: String
+    /// The file it was about; empty where there is none.
+    public var path: String
+    /// The value of errno.
+    public var code: Int32
+
+    public init(_ operation: String, _ path: String, _ code: Int32) {
+        self.operation = operation
+        self.path = path
+        self.code = code
+    }
+
+    public var description: String {
+        let reason = String(cString: strerror(code))
+        return path.isEmpty ? "\(operation): \(reason)" : "\(operation) \(path): \(reason)"
+    }
+
+    /// Throws where `result`, from a `vrn_` function, is negative.
+    @inlinable @discardableResult
+    public static func check<T: SignedInteger>(
+        _ result: T, _ operation: @autoclosure () -> String, _ path: @autoclosure () -> String
+    ) throws(SystemError) -> T {
+        if result < 0 { throw SystemError(operation(), path(), Int32(-result)) }
+        return result
+    }
+}

@@ -4,5 +4,6 @@
 #define CVERNEUIL_H
 #include "vrn_system.h"
 #include "vrn_sqlite.h"
+#include "vrn_file.h"
 #include "vrn_umash.h"
 #endif

@@ -14,4 +14,61 @@ extern const sqlite3_api_routines *vrn_sqlite3_api __attribute__((visibility("hi
 static inline void vrn_sqlite3_set_api(const sqlite3_api_routines *api) { vrn_sqlite3_api = api; }
 static inline int vrn_sqlite3_has_api(void) { return vrn_sqlite3_api != 0; }
 
+// Result codes whose macros have a structure that Swift doesn't import.
+static const int VRN_OK_LOAD_PERMANENTLY = SQLITE_OK_LOAD_PERMANENTLY;
+static const int VRN_OK_SYMLINK = SQLITE_OK_SYMLINK;
+static const int VRN_CANTOPEN_ISDIR = SQLITE_CANTOPEN_ISDIR;
+static const int VRN_CANTOPEN_SYMLINK = SQLITE_CANTOPEN_SYMLINK;
+static const int VRN_IOERR_ACCESS = SQLITE_IOERR_ACCESS;
+static const int VRN_IOERR_CHECKRESERVEDLOCK = SQLITE_IOERR_CHECKRESERVEDLOCK;
+static const int VRN_IOERR_CLOSE = SQLITE_IOERR_CLOSE;
+static const int VRN_IOERR_CORRUPTFS = SQLITE_IOERR_CORRUPTFS;
+static const int VRN_IOERR_DELETE = SQLITE_IOERR_DELETE;
+static const int VRN_IOERR_DELETE_NOENT = SQLITE_IOERR_DELETE_NOENT;
+static const int VRN_IOERR_DIR_FSYNC = SQLITE_IOERR_DIR_FSYNC;
+static const int VRN_IOERR_FSTAT = SQLITE_IOERR_FSTAT;
+static const int VRN_IOERR_FSYNC = SQLITE_IOERR_FSYNC;
+static const int VRN_IOERR_GETTEMPPATH = SQLITE_IOERR_GETTEMPPATH;
+static const int VRN_IOERR_LOCK = SQLITE_IOERR_LOCK;
+static const int VRN_IOERR_NOMEM = SQLITE_IOERR_NOMEM;
+static const int VRN_IOERR_RDLOCK = SQLITE_IOERR_RDLOCK;
+static const int VRN_IOERR_READ = SQLITE_IOERR_READ;
+static const int VRN_IOERR_SHORT_READ = SQLITE_IOERR_SHORT_READ;
+static const int VRN_IOERR_TRUNCATE = SQLITE_IOERR_TRUNCATE;
+static const int VRN_IOERR_UNLOCK = SQLITE_IOERR_UNLOCK;
+static const int VRN_IOERR_WRITE = SQLITE_IOERR_WRITE;
+static const int VRN_READONLY_DIRECTORY = SQLITE_READONLY_DIRECTORY;
+
+// What follows is SQLite's function of the same name, called through the table.
+static inline int vrn_sqlite3_libversion_number(void) { return vrn_sqlite3_api->libversion_number(); }
+static inline void *vrn_sqlite3_malloc(int n) { return vrn_sqlite3_api->malloc(n); }
+static inline void vrn_sqlite3_free(void *p) { vrn_sqlite3_api->free(p); }
+static inline void vrn_sqlite3_randomness(int n, void *p) { vrn_sqlite3_api->randomness(n, p); }
+/// A copy of `s` which SQLite can free; NULL where there is no memory.
+static inline char *vrn_sqlite3_strdup(const char *s) { return vrn_sqlite3_api->mprintf("%s", s); }
+/// To the application's error log (SQLITE_CONFIG_LOG); nothing happens where it has none.
+static inline void vrn_sqlite3_log(int code, const char *message) {
+  vrn_sqlite3_api->log(code, "%s", message);
+}
+static inline sqlite3_vfs *vrn_sqlite3_vfs_find(const char *name) { return vrn_sqlite3_api->vfs_find(name); }
+static inline int vrn_sqlite3_vfs_register(sqlite3_vfs *vfs, int make_default) {
+  return vrn_sqlite3_api->vfs_register(vfs, make_default);
+}
+static inline int vrn_sqlite3_vfs_unregister(sqlite3_vfs *vfs) { return vrn_sqlite3_api->vfs_unregister(vfs); }
+/// `filename` must be the one that xOpen got: parameters stand behind its end.
+static inline const char *vrn_sqlite3_uri_parameter(const char *filename, const char *name) {
+  return vrn_sqlite3_api->uri_parameter(filename, name);
+}
+static inline int vrn_sqlite3_uri_boolean(const char *filename, const char *name, int otherwise) {
+  return vrn_sqlite3_api->uri_boolean(filename, name, otherwise);
+}
+static inline sqlite3_int64 vrn_sqlite3_uri_int64(const char *filename, const char *name, sqlite3_int64 otherwise) {
+  return vrn_sqlite3_api->uri_int64(filename, name, otherwise);
+}
+
+/// The application's `sqlite3_temp_directory`, copied into `out` under the
+/// mutex that guards it: its length, 0 where it is not set or longer than `n`
+/// allows. A variable, not a function, so the table doesn't have it.
+int vrn_sqlite3_temp_directory(char *out, int n);
+
 #endif

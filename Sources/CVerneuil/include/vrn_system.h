@@ -9,6 +9,7 @@
 #define _GNU_SOURCE 1
 #endif
 #include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -163,6 +164,12 @@ static inline int vrn_fremovexattr(int fd, const char *name) {
   return fremovexattr(fd, name) < 0 ? -errno : 0;
 }
 static inline ssize_t vrn_getrandom(void *p, size_t n) { VRN_RETRY(ssize_t, getrandom(p, n, 0)); }
+/// The same, but -EAGAIN where the kernel would have to wait for entropy.
+static inline ssize_t vrn_random_now(void *p, size_t n) { VRN_RETRY(ssize_t, getrandom(p, n, GRND_NONBLOCK)); }
+/// Allocates blocks for a range, growing the file where it ends behind it.
+static inline int vrn_fallocate(int fd, int64_t off, int64_t n) {
+  VRN_RETRY(int, fallocate(fd, 0, (off_t)off, (off_t)n));
+}
 #endif
 static inline int64_t vrn_lseek(int fd, int64_t off, int whence) {
   off_t r = lseek(fd, (off_t)off, whence);

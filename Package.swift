@@ -119,5 +119,10 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: swiftSettings),
+
+        // Tests.
+        .testTarget(
+            name: "VerneuilStoreTests", dependencies: ["VerneuilStore", "VerneuilSystem", "CVerneuil"],
+            swiftSettings: swiftSettings),
     ]
 )

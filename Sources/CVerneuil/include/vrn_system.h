@@ -104,6 +104,8 @@ static inline int vrn_access(const char *p, int mode) { return access(p, mode) <
 static inline int vrn_fchmod(int fd, unsigned mode) { return fchmod(fd, (mode_t)mode) < 0 ? -errno : 0; }
 static inline int vrn_chmod(const char *p, unsigned mode) { return chmod(p, (mode_t)mode) < 0 ? -errno : 0; }
 static inline int vrn_fchown(int fd, uid_t u, gid_t g) { return fchown(fd, u, g) < 0 ? -errno : 0; }
+/// Sets a file's time stamps to now.
+static inline int vrn_touch(const char *p) { return utimensat(AT_FDCWD, p, NULL, 0) < 0 ? -errno : 0; }
 static inline int vrn_fcntl_int(int fd, int cmd, int arg) { VRN_RETRY(int, fcntl(fd, cmd, arg)); }
 static inline int vrn_flock(int fd, int op) { return flock(fd, op) < 0 ? -errno : 0; }
 

@@ -1,0 +1,186 @@
+import CVerneuil
+import VerneuilFormat
+import VerneuilSystem
+
+// A full snapshot without a lock, and without making anybody wait.
+//
+// The builder reads the database chunk by chunk while transactions go on. What
+// it reads of a chunk may be half of one transaction and half of another; that
+// does no harm, because every chunk that a transaction of this epoch touched
+// has an entry in the epoch's table, and the table comes before the base. What
+// counts is when the base may be believed at all:
+//
+//   Let c be the newest transaction begun when the last chunk had been read.
+//   All transactions that wrote while the builder read are numbered up to c. So
+//   from the moment c is staged, each chunk is either in the table, or was not
+//   written since the epoch began and was read right. The record says so: "valid from c".
+//
+//   Where no transaction was open then, the file must in addition be exactly as
+//   the last staged transaction left it (size, mtime, header, tag): no stranger has
+//   written meanwhile. Where one was open, it looked for that itself when it began.
+//
+// Where the file is not what the newest snapshot says (first use, or a stranger
+// wrote), there is no epoch to complete: the builder makes one of its own, provided that
+// the file is at rest before (nobody holds EXCLUSIVE, no hot journal) and
+// exactly the same after. Its number is even; producers' are odd.
+//
+// A builder stops after any chunk when its time is over. The next one, in any
+// process, goes on from there.
+
+/// Makes full snapshots of one database. Use by one thread at a time; several processes exclude one another by a lock.
+public struct SpoolBuilder: ~Copyable {
+    public enum Outcome: Sendable, Equatable {
+        /// The newest staged snapshot has all its chunks. `built`: by what this call did.
+        case whole(built: Bool)
+        /// Time is over; call again.
+        case more
+        /// Another builder is at work.
+        case busy
+        /// Somebody writes, or left a hot journal, or the file changed meanwhile: try later.
+        case unsettled
+    }
+
+    let database: SpoolDatabase
+    let source: Descriptor
+
+    /// Opens the database file; throws ESTALE where another file stands at its path.
+    public init(_ database: SpoolDatabase) throws(SystemError) {
+        self.database = database
+        source = try Descriptor(database.path, O_RDONLY)
+        let status = try source.status()
+        if status.device != database.device || status.inode != database.inode {
+            throw SystemError("open", database.path, ESTALE)
+        }
+    }
+
+    /// Works towards a whole snapshot until `deadline`.
+    ///
+    /// - Parameter isStored: whether every target has the chunk with this index and
+    ///   fingerprint: then its bytes needn't be spooled.
+    public borrowing func run(
+        deadline: MonotonicTime?, isStored: (Int, Fingerprint) -> Bool
+    ) throws(SystemError) -> Outcome {
+        let control = try database.makeControl()
+        let lock = try Descriptor("\(database.directory)/builder.lock", O_RDWR | O_CREAT, mode: database.spool.fileMode)
+        database.share(lock)
+        if vrn_ofd_lock(lock.fd, Int16(F_WRLCK), 0, 0) == -EAGAIN { return .busy }
+
+        guard let records = try SpoolControl.read(control.fd, path: database.controlPath) else {
+            throw SystemError("read", database.controlPath, EINVAL)
+        }
+        if records.copier.retired != 0 { return .busy }
+        let found = try SourceState.read(source.fd, path: database.path)
+
+        let producer = records.producer
+        let isTrusted = producer.staged.epoch > records.builder.distrusted
+        if records.isCurrentTrusted && found.proves(records.current.state) {
+            if records.isCurrentWhole { return .whole(built: false) }
+            return try complete(control, records, found, deadline, isStored)
+        }
+        if producer.isOpen && isTrusted && producer.staged.epoch != 0 && !records.hasProposal {
+            // A transaction is under way, or was left: only a living writer holds EXCLUSIVE.
+            if try SourceLocks.isBeingWritten(source.fd, path: database.path) {
+                return try complete(control, records, found, deadline, isStored)
+            }
+        }
+        return try propose(control, records, found, deadline, isStored)
+    }
+
+    // MARK: - The producer's epoch
+
+    private borrowing func complete(
+        _ control: borrowing Descriptor, _ before: SpoolControl, _ found: SourceState, _ deadline: MonotonicTime?,
+        _ isStored: (Int, Fingerprint) -> Bool
+    ) throws(SystemError) -> Outcome {
+        let epoch = before.producer.staged.epoch
+        let work = try BaseWork(database, epoch, start: nil)
+        let table = try EpochFiles.open(database, epoch)
+        guard try work.copy(source, table: table, deadline: deadline, isStored) else { return .more }
+
+        for _ in 0..<100 {
+            guard let now = try SpoolControl.read(control.fd, path: database.controlPath) else { return .unsettled }
+            guard now.producer.staged.epoch == epoch, epoch > now.builder.distrusted else { return .unsettled }
+            var record = now.builder
+            if now.producer.isOpen {
+                record.validFrom = now.producer.begun
+            } else {
+                let state = try SourceState.read(source.fd, path: database.path)
+                if !state.proves(now.producer.state) {
+                    // A transaction may have begun between the two reads.
+                    guard let again = try SpoolControl.read(control.fd, path: database.controlPath) else { return .unsettled }
+                    if again.producer.begun != now.producer.begun || again.producer.staged != now.producer.staged { continue }
+                    return .unsettled
+                }
+                record.validFrom = now.producer.staged.sequence
+            }
+            record.epoch = epoch
+            record.poolBytes = work.poolBytes
+            record.seenStaged = now.producer.staged
+            record.seenBegun = now.producer.begun
+            try work.publish()
+            try SpoolControl.write(record, control.fd, path: database.controlPath)
+            return .whole(built: true)
+        }
+        return .unsettled
+    }
+
+    // MARK: - An epoch of its own
+
+    private borrowing func propose(
+        _ control: borrowing Descriptor, _ before: SpoolControl, _ found: SourceState, _ deadline: MonotonicTime?,
+        _ isStored: (Int, Fingerprint) -> Bool
+    ) throws(SystemError) -> Outcome {
+        guard try isAtRest(found) else { return .unsettled }
+        let last = max(before.producer.staged.epoch, before.builder.epoch)
+        let epoch = last + (last & 1 == 0 ? 2 : 1)
+        let work = try BaseWork(database, epoch, start: found)
+        guard try work.copy(source, table: nil, deadline: deadline, isStored) else { return .more }
+
+        let after = try SourceState.read(source.fd, path: database.path)
+        guard after.proves(found), try isAtRest(after),
+            let now = try SpoolControl.read(control.fd, path: database.controlPath),
+            now.producer.staged == before.producer.staged, now.producer.begun == before.producer.begun
+        else {
+            work.abandon()
+            return .unsettled
+        }
+        var record = now.builder
+        record.epoch = epoch
+        record.validFrom = 0
+        record.seenStaged = now.producer.staged
+        record.seenBegun = now.producer.begun
+        record.poolBytes = work.poolBytes
+        record.state = after
+        let time = wallClock()
+        record.pendingSince = UInt64(time.seconds) &* 1_000_000_000 &+ UInt64(time.nanoseconds)
+        try work.publish()
+        try SpoolControl.write(record, control.fd, path: database.controlPath)
+        return .whole(built: true)
+    }
+
+    /// Nobody writes, nothing is half written, and the last write is long enough
+    /// ago to be told from the next one by mtime (which steps by up to 10 ms).
+    private borrowing func isAtRest(_ state: SourceState) throws(SystemError) -> Bool {
+        let now = wallClock()
+        let age = (now.seconds - state.modified.seconds) * 1_000_000_000 + now.nanoseconds - state.modified.nanoseconds
+        if age >= 0 && age < 20_000_000 { return false }
+        if try SourceLocks.isBeingWritten(source.fd, path: database.path) { return false }
+        return try !SourceLocks.hasLiveJournal(database.path)
+    }
+}
+
+extension SpoolDatabase {
+    /// Declares the newest snapshot, and all before it, wrong: the next transaction
+    /// or builder takes a full one. False where a builder is at work just now: call again later.
+    public func distrust() throws(SystemError) -> Bool {
+        let lock = try Descriptor("\(directory)/builder.lock", O_RDWR | O_CREAT, mode: spool.fileMode)
+        if vrn_ofd_lock(lock.fd, Int16(F_WRLCK), 0, 0) == -EAGAIN { return false }
+        guard let control = try openControl(), let records = try SpoolControl.read(control.fd, path: controlPath) else {
+            return true
+        }
+        var record = records.builder
+        record.distrusted = max(record.distrusted, record.epoch, records.producer.staged.epoch)
+        try SpoolControl.write(record, control.fd, path: controlPath)
+        return true
+    }
+}

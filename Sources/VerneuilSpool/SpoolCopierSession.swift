@@ -1,0 +1,128 @@
+import CVerneuil
+import VerneuilFormat
+import VerneuilSystem
+
+// The consumer's side. Copiers exclude one another by a lock that producers
+// don't know; all that they ever tell a producer is "copied up to here".
+//
+// Which snapshot a copier may take:
+//
+//   - the ready one, where it isn't copied yet: no producer touches it;
+//   - else the newest one, s: it stays still as well, *if* no transaction
+//     began since with an older idea of what is copied. So read the records, read the entries, read
+//     the records again: s stands if no transaction has begun after s, or if s
+//     was made ready meanwhile (which each transaction does at its begin, when the old ready
+//     one is copied). Otherwise try again: the transaction that spoiled it
+//     began before our last "copied" was visible, and the next one will make its
+//     predecessor ready.
+
+/// Exclusive access to one database's spool for uploading. Ends when it goes away, also by the process's death.
+public struct SpoolCopierSession: ~Copyable, Sendable {
+    public let database: SpoolDatabase
+    private let lock: Descriptor
+    private let control: Descriptor
+
+    /// nil where another copier is at work, or nothing is spooled.
+    public static func open(_ database: SpoolDatabase) throws(SystemError) -> SpoolCopierSession? {
+        guard let control = try database.openControl() else { return nil }
+        let lock = try Descriptor("\(database.directory)/copier.lock", O_RDWR | O_CREAT, mode: database.spool.fileMode)
+        database.share(lock)
+        if vrn_ofd_lock(lock.fd, Int16(F_WRLCK), 0, 0) == -EAGAIN { return nil }
+        return SpoolCopierSession(database: database, lock: lock, control: control)
+    }
+
+    private init(database: SpoolDatabase, lock: consuming Descriptor, control: consuming Descriptor) {
+        self.database = database
+        self.lock = lock
+        self.control = control
+    }
+
+    public func records() throws(SystemError) -> SpoolControl? {
+        try SpoolControl.read(control.fd, path: database.controlPath)
+    }
+
+    /// A whole snapshot that isn't copied yet; nil where there is none (now).
+    public func snapshot() throws(SystemError) -> StagedSnapshot? {
+        for _ in 0..<4 {
+            guard let before = try records(), before.copier.retired == 0 else { return nil }
+            let producer = before.producer
+            let current = before.current
+            let isPinned = before.isReadyPinned && producer.ready.epoch > before.builder.distrusted
+            let point: SpoolPoint
+            let state: SourceState
+            if isPinned {
+                point = producer.ready
+                state = producer.readyState
+            } else {
+                guard before.isCurrentWhole, current.point > before.copier.copied,
+                    current.point.epoch > before.builder.distrusted
+                else { return nil }
+                point = current.point
+                state = current.state
+            }
+            let taken: StagedSnapshot
+            do throws(SystemError) {
+                taken = try StagedSnapshot(database, point, state, pendingSince: before.pendingSince ?? 0)
+            } catch {
+                // Given up under our hands, if the records say so by now.
+                guard error.code == ESTALE, let after = try records(), after.producer.ready != point,
+                    after.current.point != point
+                else { throw error }
+                continue
+            }
+            guard let after = try records() else { return nil }
+            if after.producer.ready == point { return taken }
+            if !isPinned {
+                let stillNewest =
+                    after.hasProposal
+                    ? after.current.point == point
+                    : after.producer.staged == point && !after.producer.isOpen
+                if stillNewest { return taken }
+            }
+        }
+        return nil
+    }
+
+    /// Records that everything up to `point` is on every target.
+    public func finish(_ point: SpoolPoint) throws(SystemError) {
+        guard let records = try records() else { return }
+        var record = records.copier
+        if point <= record.copied { return }
+        record.copied = point
+        let now = wallClock()
+        record.lastSuccess = UInt64(now.seconds) &* 1_000_000_000 &+ UInt64(now.nanoseconds)
+        try SpoolControl.write(record, control.fd, path: database.controlPath)
+        // What the full snapshot brought is stored, in this version or a later one.
+        if records.builder.epoch == point.epoch && records.builder.validFrom <= point.sequence {
+            try? Files.remove("\(database.epochPath(point.epoch))/base.pool")
+        }
+        try removeOldEpochs()
+    }
+
+    /// Removes epochs that nobody can come back to.
+    public func removeOldEpochs() throws(SystemError) {
+        guard let records = try records() else { return }
+        let producer = records.producer
+        let newest = max(producer.staged.epoch, records.builder.epoch)
+        for epoch in try database.epochs() where epoch < newest {
+            if epoch == producer.staged.epoch { continue }
+            if epoch == producer.ready.epoch && records.isReadyPinned { continue }
+            if epoch > producer.staged.epoch && epoch == records.builder.epoch { continue }
+            try Files.removeTree(database.epochPath(epoch))
+        }
+    }
+
+    /// Removes the database's directory: its file is gone, or another one is at its path.
+    /// Producers that still have it open see the mark, and make a new one.
+    public consuming func retire() throws(SystemError) {
+        let builder = try Descriptor("\(database.directory)/builder.lock", O_RDWR | O_CREAT, mode: database.spool.fileMode)
+        if vrn_ofd_lock(builder.fd, Int16(F_WRLCK), 0, 0) == -EAGAIN { return }
+        var record = try records()?.copier ?? CopierRecord()
+        record.retired = 1
+        try SpoolControl.write(record, control.fd, path: database.controlPath)
+        let away = Files.temporaryName(beside: database.directory)
+        try Files.rename(database.directory, to: away)
+        try Files.removeTree(away)
+        _ = vrn_rmdir(Files.directory(of: database.directory))
+    }
+}

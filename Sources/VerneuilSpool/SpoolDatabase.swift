@@ -1,0 +1,138 @@
+import CVerneuil
+import VerneuilFormat
+import VerneuilSystem
+
+// One database's directory:
+//
+//   path           the database's canonical path, for those who find the directory
+//   control        SpoolControl; made whole before it gets its name
+//   builder.lock   held by who makes a full snapshot
+//   copier.lock    held by who uploads
+//   stored.TARGET  what a target is known to have
+//   epoch.N/table  EpochTable: two entries for each chunk
+//   epoch.N/pool   two places for each chunk: chunk i's are at 2i and 2i+1 times 64 KiB
+//   epoch.N/base, epoch.N/base.pool   the full snapshot that a builder made
+//
+// The directory's name holds device and inode: a file that replaces the
+// database has another directory, and the two never mix (S9).
+
+/// Names and identity of one database's spooling directory. Cheap; opens nothing. Safe from any thread.
+public struct SpoolDatabase: Sendable, Hashable {
+    public let spool: SpoolDirectory
+    public let directory: String
+    /// The database file, canonical.
+    public let path: String
+    public let device: UInt64
+    public let inode: UInt64
+
+    public init(_ spool: SpoolDirectory, path: String, device: UInt64, inode: UInt64) {
+        self.spool = spool
+        self.path = path
+        self.device = device
+        self.inode = inode
+        directory = spool.directory(path: path, device: device, inode: inode)
+    }
+
+    init?(existing directory: String, in spool: SpoolDirectory) {
+        let identity = Files.lastComponent(of: directory).split(separator: "-")
+        guard identity.count == 2, let device = UInt64(identity[0], radix: 16), let inode = UInt64(identity[1], radix: 16),
+            let bytes = (try? Files.read("\(directory)/path", limit: 1 << 16)) ?? nil, !bytes.isEmpty
+        else { return nil }
+        self.spool = spool
+        self.directory = directory
+        self.device = device
+        self.inode = inode
+        path = String(decoding: bytes, as: UTF8.self)
+    }
+
+    var controlPath: String { "\(directory)/control" }
+    func epochPath(_ epoch: UInt64) -> String { "\(directory)/epoch.\(epoch)" }
+
+    /// Opens the control page; nil where there is none.
+    func openControl() throws(SystemError) -> Descriptor? {
+        let fd = vrn_open(controlPath, O_RDWR, 0)
+        if fd == -ENOENT || fd == -ENOTDIR { return nil }
+        return Descriptor(owning: try SystemError.check(fd, "open", controlPath), path: controlPath)
+    }
+
+    /// Opens the control page, making directory and page where they aren't
+    /// there. The page gets its name only when it is whole, and only if no other process was first.
+    func makeControl() throws(SystemError) -> Descriptor {
+        for _ in 0..<3 {
+            if let control = try openControl() { return control }
+            try spool.make(spool.root)
+            try spool.make(spool.boot)
+            try spool.make("\(spool.boot)/databases")
+            try spool.make(Files.directory(of: directory))
+            try spool.make(directory)
+            try Files.writeAtomically(Array(path.utf8), to: "\(directory)/path", mode: spool.fileMode)
+            let temporary = Files.temporaryName(beside: controlPath)
+            defer { _ = vrn_unlink(temporary) }
+            let fresh = try Descriptor(temporary, O_RDWR | O_CREAT | O_EXCL, mode: spool.fileMode)
+            share(fresh)
+            try fresh.write([UInt8](repeating: 0, count: SpoolControl.pageSize), at: 0)
+            let r = vrn_link(temporary, controlPath)
+            if r != -EEXIST { try SystemError.check(r, "link", controlPath) }
+        }
+        if let control = try openControl() { return control }
+        throw SystemError("open", controlPath, ENOENT)
+    }
+
+    /// The records as they are now; nil where nothing was ever spooled (or the page is damaged).
+    public func control() throws(SystemError) -> SpoolControl? {
+        guard let file = try openControl() else { return nil }
+        return try SpoolControl.read(file.fd, path: controlPath)
+    }
+
+    /// Modes by `open` are cut by the umask; where others were invited, they are let in.
+    func share(_ file: borrowing Descriptor) {
+        if spool.permissions & 0o077 != 0 { _ = vrn_fchmod(file.fd, spool.fileMode) }
+    }
+
+    /// Numbers of the epochs that have a directory.
+    func epochs() throws(SystemError) -> [UInt64] {
+        try Files.list(directory).compactMap { $0.hasPrefix("epoch.") ? UInt64($0.dropFirst(6)) : nil }
+    }
+
+    /// Bytes that the directory takes on disk.
+    public func allocatedBytes() -> Int64 {
+        func total(_ path: String) -> Int64 {
+            guard let status = (try? Files.status(path, followLinks: false)) ?? nil else { return 0 }
+            guard status.isDirectory else { return status.allocated }
+            return ((try? Files.list(path)) ?? []).reduce(0) { $0 + total("\(path)/\($1)") }
+        }
+        return total(directory)
+    }
+
+    // MARK: what a target has
+
+    /// Fingerprints of all chunks of the last snapshot stored on `target`, in file order; nil: not known.
+    public func storedChunks(_ target: String) -> [Fingerprint]? {
+        guard let bytes = (try? Files.read("\(directory)/stored.\(target)", limit: 1 << 31)) ?? nil, bytes.count % 16 == 0
+        else { return nil }
+        return bytes.withUnsafeBytes { raw in
+            (0..<bytes.count / 16).map { i in
+                Fingerprint(
+                    primary: UInt64(littleEndian: raw.loadUnaligned(fromByteOffset: i * 16, as: UInt64.self)),
+                    secondary: UInt64(littleEndian: raw.loadUnaligned(fromByteOffset: i * 16 + 8, as: UInt64.self)))
+            }
+        }
+    }
+
+    public func setStoredChunks(_ target: String, _ chunks: [Fingerprint]) throws(SystemError) {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(chunks.count * 16)
+        for chunk in chunks {
+            withUnsafeBytes(of: chunk.primary.littleEndian) { bytes.append(contentsOf: $0) }
+            withUnsafeBytes(of: chunk.secondary.littleEndian) { bytes.append(contentsOf: $0) }
+        }
+        try Files.writeAtomically(bytes, to: "\(directory)/stored.\(target)", mode: spool.fileMode)
+    }
+
+    /// Forgets what every target is believed to have.
+    public func forgetStoredChunks() {
+        for name in (try? Files.list(directory)) ?? [] where name.hasPrefix("stored.") {
+            try? Files.remove("\(directory)/\(name)")
+        }
+    }
+}

@@ -1,0 +1,110 @@
+import CVerneuil
+import VerneuilFormat
+import VerneuilSystem
+
+// ROOT/                                        as configured
+//   verneuil-BOOT/                             everything of this boot (S4)
+//     databases/MANGLED-PATH/DEVICE-INODE/     one database: SpoolDatabase
+//     manifests/MANIFEST-NAME                  the last manifest uploaded ("tap")
+//
+// BOOT is derived from the kernel's boot id: what another boot left may be a
+// torn part of what was written (nothing here is ever synced), so nobody can
+// even name it, and whoever comes first removes it.
+
+/// The spooling directory: what stands between commits and uploads. Holds no
+/// credential. Safe from any thread and process.
+public struct SpoolDirectory: Sendable, Hashable {
+    /// As configured.
+    public let root: String
+    /// This boot's part of it.
+    public let boot: String
+    /// Of the directories made here. Files get the same without the x bits.
+    public let permissions: UInt32
+
+    static let prefix = "verneuil-"
+
+    /// - Parameters:
+    ///   - root: made where it doesn't exist.
+    ///   - permissions: of directories; 0700 keeps other users out. Bits for
+    ///     others than the owner are set whatever the umask is: several users share the directory when they say so.
+    ///   - bootID: another one, for tests.
+    public init(_ root: String, permissions: UInt32 = 0o700, bootID: String? = nil) {
+        self.root = root
+        self.permissions = permissions & 0o7777
+        let id = bootID ?? Host.bootID()
+        let print = FingerprintKey.mangling.fingerprint(Array(id.utf8))
+        self.boot = "\(root)/\(Self.prefix)\(hex(print.primary))"
+    }
+
+    var fileMode: UInt32 { permissions & 0o666 }
+
+    /// Makes the directories and removes what other boots left.
+    public func prepare() throws(SystemError) {
+        try make(root)
+        try make(boot)
+        try make("\(boot)/databases")
+        try make("\(boot)/manifests")
+        let mine = Files.lastComponent(of: boot)
+        for name in try Files.list(root) where name.hasPrefix(Self.prefix) && name != mine {
+            // Another user's leftovers may not be ours to remove; they are never read in any case.
+            try? Files.removeTree("\(root)/\(name)")
+        }
+    }
+
+    func make(_ path: String) throws(SystemError) {
+        if vrn_access(path, W_OK | X_OK) == 0 { return }
+        try Files.makeDirectories(path, mode: permissions)
+        if permissions & 0o077 != 0 { _ = vrn_chmod(path, permissions) }
+    }
+
+    /// Where the database at `path` (canonical), being file `inode` of `device`, is spooled.
+    public func directory(path: String, device: UInt64, inode: UInt64) -> String {
+        "\(boot)/databases/\(ManifestName.mangledPath(path))/\(hex(device))-\(hex(inode))"
+    }
+
+    /// All databases that have something here, in no order.
+    public func databases() throws(SystemError) -> [SpoolDatabase] {
+        var found: [SpoolDatabase] = []
+        for mangled in try Files.list("\(boot)/databases") {
+            for name in try Files.list("\(boot)/databases/\(mangled)") where !name.hasPrefix(".") {
+                let directory = "\(boot)/databases/\(mangled)/\(name)"
+                if let database = SpoolDatabase(existing: directory, in: self) { found.append(database) }
+            }
+        }
+        return found
+    }
+
+    /// Removes what a crash left between two steps: half-removed databases and temporary files older than an hour.
+    public func sweep() {
+        let before = wallClock().seconds - 3600
+        func sweep(_ directory: String, _ remove: (String) -> Void) {
+            for name in (try? Files.list(directory)) ?? [] where name.hasPrefix(".") {
+                let path = "\(directory)/\(name)"
+                if let status = try? Files.status(path, followLinks: false), status.changed.seconds < before { remove(path) }
+            }
+        }
+        sweep("\(boot)/manifests") { try? Files.remove($0) }
+        for mangled in (try? Files.list("\(boot)/databases")) ?? [] {
+            sweep("\(boot)/databases/\(mangled)") { try? Files.removeTree($0) }
+        }
+    }
+
+    // MARK: the last uploaded manifests
+
+    public func tapPath(_ manifestName: String) -> String { "\(boot)/manifests/\(manifestName)" }
+
+    /// The manifest's bytes as last uploaded from this machine, during this boot.
+    public func tap(_ manifestName: String) -> [UInt8]? {
+        (try? Files.read(tapPath(manifestName), limit: 1 << 30)) ?? nil
+    }
+
+    public func setTap(_ manifestName: String, _ body: [UInt8]) throws(SystemError) {
+        try Files.writeAtomically(body, to: tapPath(manifestName), mode: fileMode)
+    }
+}
+
+@inline(__always)
+func hex(_ value: UInt64) -> String {
+    let digits = String(value, radix: 16)
+    return digits
+}

@@ -1,0 +1,359 @@
+import CVerneuil
+import VerneuilFormat
+import VerneuilSystem
+
+// A transaction of a connection, as the spool sees it:
+//
+//   begin   before the first physical write, under the database's EXCLUSIVE lock:
+//           is the file as the newest staged snapshot says? Then build on it,
+//           else begin an epoch. The record says so ("begun") before the first byte of the database changes.
+//   stage   after the commit, under the SHARED lock that EXCLUSIVE turned into (no other
+//           writer can begin): the changed chunks go into the pool, their entries
+//           into the table, and last the record: this transaction is staged.
+//
+// A process that dies between the two leaves "begun" ahead of "staged": nobody
+// builds on that, and nobody mistakes it for a snapshot (S3). If the ready
+// snapshot was taken over by a copier, `begin` makes the newest one ready, so
+// that copiers always find one that stays still (S6).
+
+/// The producer's side of one database's spool, shared by a process's connections to it.
+///
+/// `begin` and `stage` are called under SQLite's locks as described above, which
+/// is what serialises them between processes. Safe from any thread.
+public final class SpoolProducer: @unchecked Sendable {
+    public let database: SpoolDatabase
+
+    // Guarded by `lock`; uncontended, since SQLite's locks admit one writer.
+    private let lock = Lock()
+    private var control: Descriptor?
+    private var epoch: EpochFiles?
+    private var record = ProducerRecord()
+    private var copied = SpoolPoint.none
+    private var basePoolBytes: UInt64 = 0
+    private var baseIsWhole = false
+    private var transaction = false
+    /// The last state known to be staged, for `isKnown`.
+    private var known = SourceState()
+
+    public init(_ database: SpoolDatabase) {
+        self.database = database
+    }
+
+    /// Why a transaction could not build on the newest snapshot.
+    public enum Doubt: String, Sendable {
+        case firstUse = "there is no snapshot yet"
+        case unfinished = "a transaction was not finished"
+        case changed = "the file was changed from outside"
+        case distrusted = "the last snapshot was found to be wrong"
+    }
+
+    /// What `stage` did.
+    public struct Staged: Sendable {
+        public var point: SpoolPoint
+        public var state: SourceState
+        public var chunks: Int
+        /// Whether the snapshot has all its chunks; false: a builder has to run.
+        public var isWhole: Bool
+    }
+
+    // MARK: - Reading
+
+    /// The records as they are now; nil: nothing was ever spooled. One system call, once the page is open.
+    public func readControl() throws(SystemError) -> SpoolControl? {
+        try lock.withLock { () throws(SystemError) -> SpoolControl? in
+            try openedControl(make: false)
+        }
+    }
+
+    private func openedControl(make: Bool) throws(SystemError) -> SpoolControl? {
+        for _ in 0..<2 {
+            if control == nil {
+                if make {
+                    control = try database.makeControl()
+                } else if let existing = try database.openControl() {
+                    control = consume existing
+                } else {
+                    return nil
+                }
+            }
+            guard case .some(let file) = control.asFd else { return nil }
+            if let records = try SpoolControl.read(file, path: database.controlPath) {
+                if records.copier.retired == 0 { return records }
+                // The directory is being removed; the database has another by now, or will.
+                forget()
+                if !make { return nil }
+                // Whoever retired it is about to move it away; until then there is nowhere to spool.
+                if vrn_access(database.controlPath, F_OK) == 0, try !replaceRetired() { return nil }
+                continue
+            }
+            // Damaged: not something that a crash can leave. Start over beside it.
+            forget()
+            try? Files.remove(database.controlPath)
+        }
+        return nil
+    }
+
+    /// Moves a retired directory out of the way, in case its remover died. True where that name is free now.
+    private func replaceRetired() throws(SystemError) -> Bool {
+        guard let records = try database.control(), records.copier.retired != 0 else { return true }
+        let away = Files.temporaryName(beside: database.directory)
+        let r = vrn_rename(database.directory, away)
+        if r == 0 { try? Files.removeTree(away) }
+        return r == 0 || r == -ENOENT
+    }
+
+    private func forget() {
+        control = nil
+        epoch = nil
+        record = ProducerRecord()
+        known = SourceState()
+    }
+
+    // MARK: - begin
+
+    /// Opens a transaction. Call before its first write, under the EXCLUSIVE lock.
+    ///
+    /// - Parameter found: the file's state now.
+    /// - Returns: nil where the transaction builds on the newest snapshot; else why it can't, and an epoch has begun.
+    public func begin(_ found: SourceState) throws(SystemError) -> Doubt? {
+        lock.lock()
+        defer { lock.unlock() }
+        transaction = false
+        guard let records = try openedControl(make: true) else {
+            throw SystemError("open", database.controlPath, ESTALE)
+        }
+        copied = records.copier.copied
+        record = records.producer
+        let current = records.current
+
+        let doubt: Doubt?
+        if current.point.epoch == 0 {
+            doubt = .firstUse
+        } else if records.isCurrentTrusted && found.proves(current.state) {
+            doubt = nil
+        } else if current.point.epoch <= records.builder.distrusted {
+            doubt = .distrusted
+        } else if !records.hasProposal && records.producer.isOpen {
+            doubt = .unfinished
+        } else {
+            doubt = .changed
+        }
+
+        if doubt == nil {
+            if current.point.epoch != record.staged.epoch {
+                // A builder made this epoch: enter it.
+                if record.ready > copied { record.readyPoolBytes = record.poolBytes + record.readyPoolBytes }
+                record.poolBytes = 0
+            }
+            record.staged = current.point
+            record.state = current.state
+            baseIsWhole = records.isCurrentWhole
+            if baseIsWhole && record.ready <= copied && current.point > copied {
+                record.ready = current.point
+                record.readyState = current.state
+                record.readyPoolBytes = 0
+            }
+        } else {
+            // Producers' epochs are odd and builders' even, so that no two ever make the same.
+            let last = max(record.staged.epoch, records.builder.epoch)
+            if record.ready <= copied {
+                record.ready = .none
+                record.readyPoolBytes = 0
+            } else {
+                record.readyPoolBytes &+= record.poolBytes
+            }
+            record.staged = SpoolPoint(last + (last & 1 == 0 ? 1 : 2), 0)
+            record.state = SourceState()
+            record.poolBytes = 0
+            baseIsWhole = false
+        }
+        if epoch?.number != record.staged.epoch {
+            epoch = nil
+            epoch = try EpochFiles.open(database, record.staged.epoch)
+        }
+        basePoolBytes = records.builder.epoch == record.staged.epoch ? records.builder.poolBytes : 0
+        record.begun = record.staged.sequence + 1
+        try write()
+        transaction = true
+        return doubt
+    }
+
+    private func write() throws(SystemError) {
+        guard case .some(let file) = control.asFd else { throw SystemError("open", database.controlPath, EBADF) }
+        try SpoolControl.write(record, file, path: database.controlPath)
+    }
+
+    // MARK: - stage
+
+    /// Stages what a committed transaction changed. Call under the SHARED lock that follows EXCLUSIVE (or under EXCLUSIVE).
+    ///
+    /// - Parameters:
+    ///   - fd: the database.
+    ///   - tag: as `VersionTag.replace` gave it at the transaction's begin.
+    ///   - dirty: indexes of all chunks that may have changed, ascending; those beyond the file's end are passed over.
+    ///   - scratch: room for a chunk and some table entries, `scratchBytes`, aligned to 8.
+    public func stage(
+        _ fd: Int32, path: @autoclosure () -> String, tag: VersionTag, dirty: UnsafeBufferPointer<UInt32>,
+        scratch: UnsafeMutableRawPointer
+    ) throws(SystemError) -> Staged {
+        lock.lock()
+        defer { lock.unlock() }
+        guard transaction, let epoch else { throw SystemError("stage", database.path, EINVAL) }
+        transaction = false
+
+        var st = stat()
+        try SystemError.check(vrn_fstat(fd, &st), "fstat", path())
+        var state = SourceState()
+        state.take(st)
+        state.tag = tag
+        let oldLength = record.state.length
+        let count = Chunk.count(forLength: state.length)
+
+        try makeRoom(length: state.length, chunks: dirty.count, epoch)
+
+        let sequence = record.begun
+        let pinned: UInt64? = record.ready > copied && record.ready.epoch == epoch.number ? record.ready.sequence : nil
+        var header: Fingerprint?
+        var staged = 0
+        var at = 0
+        while at < dirty.count, Int(dirty[at]) < count {
+            // A run of neighbours shares one read and one write of the table.
+            let first = Int(dirty[at])
+            var n = 1
+            while n < Self.maximumRun, at + n < dirty.count, Int(dirty[at + n]) == first + n, first + n < count { n += 1 }
+            staged += try stageRun(
+                fd, path: path(), first: first, count: n, length: state.length, sequence: sequence, pinned: pinned,
+                epoch, scratch, header: &header)
+            at += n
+        }
+        if let header {
+            state.header = header
+        } else {
+            state.header = try SourceState.headerFingerprint(fd, path: path())
+        }
+
+        if state.length < oldLength { try shrink(count, epoch) }
+
+        record.staged.sequence = sequence
+        record.state = state
+        record.transactions &+= 1
+        // The oldest commit that waits: this one, if nothing waited before it.
+        if record.pendingSince == 0 || SpoolPoint(epoch.number, sequence - 1) <= copied {
+            let now = wallClock()
+            record.pendingSince = UInt64(now.seconds) &* 1_000_000_000 &+ UInt64(now.nanoseconds)
+        }
+        try write()
+        known = state
+        return Staged(point: record.staged, state: state, chunks: staged, isWhole: baseIsWhole)
+    }
+
+    /// Neighbouring chunks whose entries are read and written together.
+    static let maximumRun = 64
+    /// A chunk, and the table's entries of a run.
+    public static let scratchBytes = Chunk.size + maximumRun * ChunkVersions.bytes
+
+    private func stageRun(
+        _ fd: Int32, path: @autoclosure () -> String, first: Int, count n: Int, length: UInt64, sequence: UInt64,
+        pinned: UInt64?, _ epoch: EpochFiles, _ scratch: UnsafeMutableRawPointer, header: inout Fingerprint?
+    ) throws(SystemError) -> Int {
+        let entries = scratch + Chunk.size
+        let bytes = n * ChunkVersions.bytes
+        let tableOffset = Int64(first) * Int64(ChunkVersions.bytes)
+        let got = try SystemError.check(vrn_pread(epoch.table.fd, entries, bytes, tableOffset), "pread", epoch.table.path)
+        if got < bytes { memset(entries + got, 0, bytes - got) }
+
+        var changed = 0
+        for i in 0..<n {
+            let index = first + i
+            let size = Chunk.length(ofChunk: index, databaseLength: length)
+            try readChunk(fd, path: path(), scratch, size, Int64(index) * Int64(Chunk.size))
+            let chunk = UnsafeRawBufferPointer(start: scratch, count: size)
+            let fingerprint = Chunk.fingerprint(chunk)
+            if index == 0 {
+                header = FingerprintKey.header.fingerprint(UnsafeRawBufferPointer(rebasing: chunk[..<min(100, size)]))
+            }
+            let entry = entries + i * ChunkVersions.bytes
+            let versions = EpochTable.load(entry)
+            if let newest = versions.newest, versions[newest].fingerprint == fingerprint { continue }
+            let place = versions.placeForNext(pinned: pinned)
+            let old = versions[place]
+            var next = ChunkVersion(sequence: sequence, fingerprint: fingerprint, flags: 0)
+            if fingerprint != Chunk.zeroFingerprint {
+                try epoch.pool.write(chunk, at: EpochTable.poolOffset(index, place: place))
+                next.flags = ChunkVersion.hasBytes
+            }
+            let used = old.flags & Self.placeUsed != 0 || old.flags & ChunkVersion.hasBytes != 0
+            if !used && next.flags != 0 { record.poolBytes &+= UInt64(size) }
+            if used || next.flags != 0 { next.flags |= Self.placeUsed }
+            EpochTable.store(next, entry + place * ChunkVersion.bytes)
+            changed += 1
+        }
+        if changed > 0 {
+            try epoch.table.write(UnsafeRawBufferPointer(start: entries, count: bytes), at: tableOffset)
+        }
+        return changed
+    }
+
+    /// The place in the pool was written to at some time: it takes room.
+    static let placeUsed: UInt64 = 2
+
+    private func readChunk(
+        _ fd: Int32, path: @autoclosure () -> String, _ p: UnsafeMutableRawPointer, _ size: Int, _ offset: Int64
+    ) throws(SystemError) {
+        var done = 0
+        while done < size {
+            let n = try SystemError.check(vrn_pread(fd, p + done, size - done, offset + Int64(done)), "pread", path())
+            // Nobody may cut the file while we hold SHARED; somebody does.
+            if n == 0 { throw SystemError("pread", path(), ESTALE) }
+            done += n
+        }
+    }
+
+    // MARK: - Bounds (S2)
+
+    /// An epoch's own data is at most three times the database: two places a
+    /// chunk, and the full snapshot. What can exceed the bound is an older
+    /// epoch that a ready snapshot keeps: it is given up, newest data first.
+    private func makeRoom(length: UInt64, chunks: Int, _ epoch: EpochFiles) throws(SystemError) {
+        let coming = UInt64(chunks) * UInt64(Chunk.size)
+        let total = record.poolBytes &+ basePoolBytes &+ record.readyPoolBytes &+ coming
+        guard record.readyPoolBytes > 0, record.ready.epoch != epoch.number, total > length / 2 * 7 else { return }
+        let given = record.ready.epoch
+        record.ready = .none
+        record.readyPoolBytes = 0
+        try write()
+        for name in ["pool", "base.pool", "table", "base"] {
+            _ = vrn_unlink("\(database.epochPath(given))/\(name)")
+        }
+        _ = vrn_rmdir(database.epochPath(given))
+    }
+
+    /// The database became shorter: so does what is kept of it. A ready snapshot
+    /// that is longer is given up only where the bound asks for that.
+    private func shrink(_ chunks: Int, _ epoch: EpochFiles) throws(SystemError) {
+        let bound = UInt64(max(chunks, 1)) * UInt64(Chunk.size) / 2 * 7
+        let isPinned = record.ready > copied && record.ready.epoch == epoch.number
+        if isPinned {
+            guard record.poolBytes &+ basePoolBytes &+ record.readyPoolBytes > bound else { return }
+            record.ready = .none
+            try write()
+        }
+        try epoch.table.truncate(to: Int64(chunks * ChunkVersions.bytes))
+        try epoch.pool.truncate(to: Int64(2 * chunks) * Int64(Chunk.size))
+        let basePool = "\(database.epochPath(epoch.number))/base.pool"
+        if let status = try Files.status(basePool), status.size > Int64(chunks) * Int64(Chunk.size) {
+            try Descriptor(basePool, O_WRONLY).truncate(to: Int64(chunks) * Int64(Chunk.size))
+        }
+        record.poolBytes = UInt64(max(0, try epoch.pool.status().allocated))
+    }
+}
+
+extension Optional where Wrapped == Descriptor {
+    /// The number of an open file, without taking it out of its place.
+    var asFd: Int32? {
+        switch self {
+        case .some(let file): return file.fd
+        case .none: return nil
+        }
+    }
+}

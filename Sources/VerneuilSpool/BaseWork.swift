@@ -21,25 +21,26 @@ struct BaseWork: ~Copyable {
     /// - Parameter start: for an epoch whose base is all there is: the file's
     ///   state; work begun for another one is thrown away.
     init(_ database: SpoolDatabase, _ epoch: UInt64, start: SourceState?) throws(SystemError) {
-        self.database = database
-        self.start = start
         let directory = database.epochPath(epoch)
-        self.directory = directory
         try database.spool.make(directory)
         let mode = database.spool.fileMode
-        entries = try Descriptor("\(directory)/base.new", O_RDWR | O_CREAT, mode: mode)
-        pool = try Descriptor("\(directory)/base.pool", O_RDWR | O_CREAT, mode: mode)
+        let entries = try Descriptor("\(directory)/base.new", O_RDWR | O_CREAT, mode: mode)
+        let pool = try Descriptor("\(directory)/base.pool", O_RDWR | O_CREAT, mode: mode)
         database.share(entries)
         database.share(pool)
-        if let bytes = try Files.read("\(directory)/base.progress", limit: 4096), let progress = Progress(bytes),
-            start == nil || start == progress.start
-        {
-            next = progress.next
-            poolBytes = progress.poolBytes
+        let saved = try Files.read("\(directory)/base.progress", limit: 4096).flatMap(Progress.init)
+        if let saved, start == nil || start == saved.start {
+            next = saved.next
+            poolBytes = saved.poolBytes
         } else {
             try entries.truncate(to: 0)
             try pool.truncate(to: 0)
         }
+        self.database = database
+        self.start = start
+        self.directory = directory
+        self.entries = entries
+        self.pool = pool
     }
 
     private struct Progress {

@@ -99,8 +99,8 @@ public struct VersionTag: Hashable, Sendable {
         var tag = VersionTag()
         let n = withUnsafeMutableBytes(of: &tag.words) { vrn_fgetxattr(fd, attribute, $0.baseAddress, $0.count) }
         switch n {
-        case -ENODATA, -EOPNOTSUPP: return VersionTag()
-        case -ERANGE:
+        case Int(-ENODATA), Int(-EOPNOTSUPP): return VersionTag()
+        case Int(-ERANGE):
             tag.count = UInt64.max
             return tag
         default:

@@ -45,12 +45,13 @@ public struct SpoolBuilder: ~Copyable {
 
     /// Opens the database file; throws ESTALE where another file stands at its path.
     public init(_ database: SpoolDatabase) throws(SystemError) {
-        self.database = database
-        source = try Descriptor(database.path, O_RDONLY)
+        let source = try Descriptor(database.path, O_RDONLY)
         let status = try source.status()
         if status.device != database.device || status.inode != database.inode {
             throw SystemError("open", database.path, ESTALE)
         }
+        self.database = database
+        self.source = source
     }
 
     /// Works towards a whole snapshot until `deadline`.
@@ -93,7 +94,7 @@ public struct SpoolBuilder: ~Copyable {
         _ isStored: (Int, Fingerprint) -> Bool
     ) throws(SystemError) -> Outcome {
         let epoch = before.producer.staged.epoch
-        let work = try BaseWork(database, epoch, start: nil)
+        var work = try BaseWork(database, epoch, start: nil)
         let table = try EpochFiles.open(database, epoch)
         guard try work.copy(source, table: table, deadline: deadline, isStored) else { return .more }
 
@@ -133,7 +134,7 @@ public struct SpoolBuilder: ~Copyable {
         guard try isAtRest(found) else { return .unsettled }
         let last = max(before.producer.staged.epoch, before.builder.epoch)
         let epoch = last + (last & 1 == 0 ? 2 : 1)
-        let work = try BaseWork(database, epoch, start: found)
+        var work = try BaseWork(database, epoch, start: found)
         guard try work.copy(source, table: nil, deadline: deadline, isStored) else { return .more }
 
         let after = try SourceState.read(source.fd, path: database.path)
@@ -182,5 +183,52 @@ extension SpoolDatabase {
         record.distrusted = max(record.distrusted, record.epoch, records.producer.staged.epoch)
         try SpoolControl.write(record, control.fd, path: controlPath)
         return true
+    }
+}
+
+// MARK: - Audit
+
+extension SpoolBuilder {
+    public enum Verdict: Sendable, Equatable {
+        case sound
+        /// The chunk with this index differs from what was staged: an update was lost.
+        case wrong(Int)
+        /// The database was written meanwhile, or has no whole snapshot: nothing was learned.
+        case unsettled
+    }
+
+    /// Compares chunks, chosen by `random` (which answers with a number below its argument), with what is staged.
+    /// Takes no lock and disturbs nobody: an answer counts only if no transaction began meanwhile.
+    ///
+    /// - Parameter samples: how many; nil: all of them, and the length.
+    public borrowing func audit(samples: Int?, random: (Int) -> Int) throws(SystemError) -> Verdict {
+        guard let control = try database.openControl(),
+            let before = try SpoolControl.read(control.fd, path: database.controlPath),
+            before.isCurrentWhole, before.isCurrentTrusted
+        else { return .unsettled }
+        let state = try SourceState.read(source.fd, path: database.path)
+        guard state.proves(before.current.state) else { return .unsettled }
+        let snapshot: StagedSnapshot
+        do throws(SystemError) {
+            snapshot = try StagedSnapshot(database, before.current.point, before.current.state, pendingSince: 0)
+        } catch {
+            if error.code == ESTALE { return .unsettled }
+            throw error
+        }
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Chunk.size, alignment: 4096)
+        defer { buffer.deallocate() }
+        for i in 0..<(samples ?? snapshot.chunks.count) where !snapshot.chunks.isEmpty {
+            let index = samples == nil ? i : random(snapshot.chunks.count)
+            let n = try source.read(into: buffer, at: Int64(index) * Int64(Chunk.size))
+            let found = Chunk.fingerprint(UnsafeRawBufferPointer(rebasing: buffer[..<n]))
+            if found == snapshot.chunks[index] { continue }
+            guard let after = try SpoolControl.read(control.fd, path: database.controlPath) else { return .unsettled }
+            let again = try SourceState.read(source.fd, path: database.path)
+            let isStill =
+                after.current.point == before.current.point && after.producer.begun == before.producer.begun
+                && again.proves(state)
+            return isStill ? .wrong(index) : .unsettled
+        }
+        return .sound
     }
 }

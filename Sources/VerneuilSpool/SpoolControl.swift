@@ -80,8 +80,10 @@ public struct BuilderRecord: Sendable {
 
 /// Written by copiers.
 public struct CopierRecord: Sendable {
-    /// Everything up to here is on every target.
+    /// Everything up to here is on those targets that answer: producers need keep nothing older still.
     public var copied = SpoolPoint.none
+    /// Everything up to here is on every target.
+    public var everywhere = SpoolPoint.none
     /// Not 0: this directory is being removed; open the database's anew.
     public var retired: UInt64 = 0
     /// Nanoseconds since 1970.
@@ -128,7 +130,7 @@ public struct SpoolControl: Sendable {
     /// When the oldest commit not yet stored was made, nanoseconds since 1970; nil: all is stored.
     public var pendingSince: UInt64? {
         let point = current.point
-        if point.epoch != 0 && point <= copier.copied { return nil }
+        if point.epoch != 0 && point <= copier.everywhere { return nil }
         if hasProposal { return builder.pendingSince }
         return producer.pendingSince == 0 ? nil : producer.pendingSince
     }
@@ -144,7 +146,7 @@ extension SpoolControl {
     /// The first word of each record is the check over the others.
     static let producerWords = 12 + 2 * SourceState.words
     static let builderWords = 9 + SourceState.words
-    static let copierWords = 5
+    static let copierWords = 7
 
     /// Reads the page at `fd`; nil where a record stays torn or isn't one.
     static func read(_ fd: Int32, path: @autoclosure () -> String) throws(SystemError) -> SpoolControl? {
@@ -192,6 +194,7 @@ extension SpoolControl {
         copier.copied = SpoolPoint(c[1], c[2])
         copier.retired = c[3]
         copier.lastSuccess = c[4]
+        copier.everywhere = SpoolPoint(c[5], c[6])
         return true
     }
 
@@ -247,6 +250,8 @@ extension SpoolControl {
             c[2] = record.copied.sequence
             c[3] = record.retired
             c[4] = record.lastSuccess
+            c[5] = record.everywhere.epoch
+            c[6] = record.everywhere.sequence
         }
     }
 

@@ -17,7 +17,7 @@ import VerneuilSystem
 //     predecessor ready.
 
 /// Exclusive access to one database's spool for uploading. Ends when it goes away, also by the process's death.
-public struct SpoolCopierSession: ~Copyable, Sendable {
+public final class SpoolCopierSession: Sendable {
     public let database: SpoolDatabase
     private let lock: Descriptor
     private let control: Descriptor
@@ -83,17 +83,18 @@ public struct SpoolCopierSession: ~Copyable, Sendable {
         return nil
     }
 
-    /// Records that everything up to `point` is on every target.
-    public func finish(_ point: SpoolPoint) throws(SystemError) {
+    /// Records that everything up to `point` is stored: on some target, so that
+    /// producers may go on, or `everywhere`.
+    public func finish(_ point: SpoolPoint, everywhere: Bool) throws(SystemError) {
         guard let records = try records() else { return }
         var record = records.copier
-        if point <= record.copied { return }
-        record.copied = point
+        record.copied = max(record.copied, point)
+        if everywhere { record.everywhere = max(record.everywhere, point) }
         let now = wallClock()
         record.lastSuccess = UInt64(now.seconds) &* 1_000_000_000 &+ UInt64(now.nanoseconds)
         try SpoolControl.write(record, control.fd, path: database.controlPath)
-        // What the full snapshot brought is stored, in this version or a later one.
-        if records.builder.epoch == point.epoch && records.builder.validFrom <= point.sequence {
+        // What the full snapshot brought is stored everywhere, in this version or a later one.
+        if everywhere && records.builder.epoch == point.epoch && records.builder.validFrom <= point.sequence {
             try? Files.remove("\(database.epochPath(point.epoch))/base.pool")
         }
         try removeOldEpochs()
@@ -114,7 +115,7 @@ public struct SpoolCopierSession: ~Copyable, Sendable {
 
     /// Removes the database's directory: its file is gone, or another one is at its path.
     /// Producers that still have it open see the mark, and make a new one.
-    public consuming func retire() throws(SystemError) {
+    public func retire() throws(SystemError) {
         let builder = try Descriptor("\(database.directory)/builder.lock", O_RDWR | O_CREAT, mode: database.spool.fileMode)
         if vrn_ofd_lock(builder.fd, Int16(F_WRLCK), 0, 0) == -EAGAIN { return }
         var record = try records()?.copier ?? CopierRecord()

@@ -29,6 +29,7 @@ public final class SpoolProducer: @unchecked Sendable {
     private var epoch: EpochFiles?
     private var record = ProducerRecord()
     private var copied = SpoolPoint.none
+    private var everywhere = SpoolPoint.none
     private var basePoolBytes: UInt64 = 0
     private var baseIsWhole = false
     private var transaction = false
@@ -123,6 +124,7 @@ public final class SpoolProducer: @unchecked Sendable {
             throw SystemError("open", database.controlPath, ESTALE)
         }
         copied = records.copier.copied
+        everywhere = records.copier.everywhere
         record = records.producer
         let current = records.current
 
@@ -238,7 +240,7 @@ public final class SpoolProducer: @unchecked Sendable {
         record.state = state
         record.transactions &+= 1
         // The oldest commit that waits: this one, if nothing waited before it.
-        if record.pendingSince == 0 || SpoolPoint(epoch.number, sequence - 1) <= copied {
+        if record.pendingSince == 0 || SpoolPoint(epoch.number, sequence - 1) <= everywhere {
             let now = wallClock()
             record.pendingSince = UInt64(now.seconds) &* 1_000_000_000 &+ UInt64(now.nanoseconds)
         }

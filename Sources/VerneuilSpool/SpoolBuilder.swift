@@ -56,10 +56,13 @@ public struct SpoolBuilder: ~Copyable {
 
     /// Works towards a whole snapshot until `deadline`.
     ///
-    /// - Parameter isStored: whether every target has the chunk with this index and
-    ///   fingerprint: then its bytes needn't be spooled.
+    /// - Parameters:
+    ///   - openIsDead: a transaction that is open without a writer's lock is not
+    ///     just being staged: its process died. Until that is sure, such a state is `.unsettled`.
+    ///   - isStored: whether every target has the chunk with this index and
+    ///     fingerprint: then its bytes needn't be spooled.
     public borrowing func run(
-        deadline: MonotonicTime?, isStored: (Int, Fingerprint) -> Bool
+        deadline: MonotonicTime?, openIsDead: Bool = false, isStored: (Int, Fingerprint) -> Bool
     ) throws(SystemError) -> Outcome {
         let control = try database.makeControl()
         let lock = try Descriptor("\(database.directory)/builder.lock", O_RDWR | O_CREAT, mode: database.spool.fileMode)
@@ -79,10 +82,12 @@ public struct SpoolBuilder: ~Copyable {
             return try complete(control, records, found, deadline, isStored)
         }
         if producer.isOpen && isTrusted && producer.staged.epoch != 0 && !records.hasProposal {
-            // A transaction is under way, or was left: only a living writer holds EXCLUSIVE.
+            // A transaction is under way, or being staged, or was left.
             if try SourceLocks.isBeingWritten(source.fd, path: database.path) {
+                if records.builder.epoch == producer.staged.epoch { return .unsettled }
                 return try complete(control, records, found, deadline, isStored)
             }
+            if !openIsDead { return .unsettled }
         }
         return try propose(control, records, found, deadline, isStored)
     }

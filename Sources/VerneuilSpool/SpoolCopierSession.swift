@@ -83,6 +83,22 @@ public final class SpoolCopierSession: Sendable {
         return nil
     }
 
+    /// The newest snapshot even though some target has it already; nil where it isn't `point` (any more).
+    public func snapshot(at point: SpoolPoint) throws(SystemError) -> StagedSnapshot? {
+        guard let before = try records(), before.current.point == point, before.isCurrentWhole else { return nil }
+        let taken = try StagedSnapshot(database, point, before.current.state, pendingSince: before.pendingSince ?? 0)
+        guard let after = try records(), after.current.point == point, !after.producer.isOpen || after.hasProposal else {
+            return nil
+        }
+        return taken
+    }
+
+    /// Whether producers still keep what belongs to `point`, so that whatever of it can't be read is damaged.
+    public func stands(_ point: SpoolPoint) throws(SystemError) -> Bool {
+        guard let now = try records() else { return false }
+        return now.producer.ready == point || (now.current.point == point && (now.hasProposal || !now.producer.isOpen))
+    }
+
     /// Records that everything up to `point` is stored: on some target, so that
     /// producers may go on, or `everywhere`.
     public func finish(_ point: SpoolPoint, everywhere: Bool) throws(SystemError) {

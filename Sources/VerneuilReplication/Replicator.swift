@@ -1,0 +1,230 @@
+import CVerneuil
+import Logging
+import VerneuilFormat
+import VerneuilSpool
+import VerneuilStore
+import VerneuilSystem
+
+/// One place that must have everything.
+public struct ReplicationTarget: Sendable {
+    /// Names what is believed to be stored here; stable as long as it is the same place.
+    public let identifier: String
+    public let store: any ObjectStore
+
+    public init(_ store: any ObjectStore) {
+        self.store = store
+        identifier = String(FingerprintKey.mangling.fingerprint(Array(store.name.utf8)).primary, radix: 16)
+    }
+}
+
+/// What can be chosen about replication (SYSTEM 2 to 4). Times in seconds.
+public struct ReplicationOptions: Sendable {
+    /// What one commit may spend on a full snapshot.
+    public var commitBudget = 0.02
+    /// Between two uploads of one manifest.
+    public var manifestInterval = 1.1
+    /// Between two passes over one database.
+    public var passInterval = 0.5
+    /// Between two looks at all of the spooling directory.
+    public var scanInterval = 60.0
+    /// Lag from which on it is logged.
+    public var lagThreshold = 120.0
+    /// PUTs in flight for each target.
+    public var uploadWindow = 100
+    public var workers = 10
+    /// How often a live chunk is touched.
+    public var patrolInterval = 86_400.0
+    /// Compare all that is staged with the database after each commit, and abort() on any difference.
+    public var isParanoid = false
+    /// Manifests' host name.
+    public var hostName = Host.name()
+    public var generatedBy = "verneuil-swift 0.1"
+
+    public init() {}
+}
+
+/// Replication of any number of databases through one spooling directory:
+/// hands out trackers, and runs builders and copiers in the background, on
+/// threads that start with the first need.
+///
+/// Safe from any thread. After fork(2) the child's first use starts afresh; what
+/// the parent had under way goes on there.
+public final class Replicator: @unchecked Sendable {
+    public let spool: SpoolDirectory
+    public let targets: [ReplicationTarget]
+    public let options: ReplicationOptions
+    let logger: Logger
+    /// Called with each chunk that is stored: a cache may keep it.
+    public let didStoreChunk: (@Sendable (Fingerprint, [UInt8]) -> Void)?
+
+    private let registry = Lock()
+    private var producers: [SpoolDatabase: SpoolProducer] = [:]
+    private var engine: CopyEngine?
+    private var enginePid: pid_t = 0
+    private var isPrepared = false
+
+    public init(
+        spool: SpoolDirectory, targets: [ReplicationTarget], options: ReplicationOptions = ReplicationOptions(),
+        logger: Logger, didStoreChunk: (@Sendable (Fingerprint, [UInt8]) -> Void)? = nil
+    ) {
+        self.spool = spool
+        self.targets = targets
+        self.options = options
+        self.logger = logger
+        self.didStoreChunk = didStoreChunk
+    }
+
+    /// A tracker for a connection to the file with this identity; `path` is canonical.
+    public func tracker(path: String, device: UInt64, inode: UInt64, isReadOnly: Bool) -> Tracker {
+        let database = SpoolDatabase(spool, path: path, device: device, inode: inode)
+        return Tracker(database, producer(database), self, isReadOnly: isReadOnly)
+    }
+
+    private func producer(_ database: SpoolDatabase) -> SpoolProducer {
+        registry.withLock {
+            checkPid()
+            if !isPrepared {
+                isPrepared = true
+                do throws(SystemError) { try spool.prepare() } catch {
+                    logger.error(
+                        "the spooling directory can't be used; databases are not replicated",
+                        metadata: ["directory": "\(spool.root)", "error": "\(error)"])
+                }
+            }
+            if let known = producers[database] { return known }
+            let made = SpoolProducer(database)
+            producers[database] = made
+            return made
+        }
+    }
+
+    /// In a forked child: the parent's threads don't exist here, and its locks may be held by them for ever.
+    private func checkPid() {
+        let pid = getpid()
+        if enginePid == pid { return }
+        if let engine { _ = Unmanaged.passRetained(engine) }
+        for producer in producers.values { _ = Unmanaged.passRetained(producer) }
+        engine = nil
+        producers = [:]
+        enginePid = pid
+    }
+
+    var copyEngine: CopyEngine {
+        registry.withLock {
+            checkPid()
+            if let engine { return engine }
+            let made = CopyEngine(self)
+            engine = made
+            return made
+        }
+    }
+
+    // MARK: - From trackers
+
+    func didStage(_ database: SpoolDatabase, _ staged: SpoolProducer.Staged) {
+        if !staged.isWhole {
+            buildWithinCommit(database)
+        } else if options.isParanoid {
+            auditAll(database)
+        }
+        copyEngine.noteCommit(database, chunks: staged.chunks)
+    }
+
+    /// The commit itself does as much of a full snapshot as its budget allows: all
+    /// of it, for a small database, so that a program that runs for a moment leaves a whole snapshot.
+    private func buildWithinCommit(_ database: SpoolDatabase) {
+        guard options.commitBudget > 0 else { return needsBuild(database) }
+        do throws(SystemError) {
+            let deadline = MonotonicTime.now.advanced(seconds: options.commitBudget)
+            let outcome = try SpoolBuilder(database).run(deadline: deadline, isStored: knownChunks(database))
+            switch outcome {
+            case .whole: if options.isParanoid { auditAll(database) }
+            case .more, .busy, .unsettled: needsBuild(database)
+            }
+        } catch {
+            noteFailure(database, error)
+            needsBuild(database)
+        }
+    }
+
+    func needsBuild(_ database: SpoolDatabase) {
+        copyEngine.requestBuild(database)
+    }
+
+    func noteDoubt(_ database: SpoolDatabase, _ doubt: SpoolProducer.Doubt) {
+        logger.info(
+            "a full snapshot is needed", metadata: ["database": "\(database.path)", "reason": "\(doubt.rawValue)"])
+    }
+
+    func noteFailure(_ database: SpoolDatabase, _ error: SystemError) {
+        failures.withLock {
+            // The same trouble at each commit is told once a minute.
+            let now = MonotonicTime.now
+            if let last = lastFailure[error], now.seconds(since: last) < 60 { return }
+            if lastFailure.count > 100 { lastFailure = [:] }
+            lastFailure[error] = now
+            logger.error(
+                "spooling failed; the database itself is fine", metadata: ["database": "\(database.path)", "error": "\(error)"])
+        }
+    }
+    private let failures = Lock()
+    private var lastFailure: [SystemError: MonotonicTime] = [:]
+
+    /// The oracle of the tests (SYSTEM's invariant: what is staged is what was committed).
+    func auditAll(_ database: SpoolDatabase) {
+        let verdict: SpoolBuilder.Verdict?
+        do throws(SystemError) { verdict = try SpoolBuilder(database).audit(samples: nil) { _ in 0 } } catch { return }
+        if case .wrong(let index) = verdict {
+            let message = "verneuil: chunk \(index) of \(database.path) is not staged as it is in the database\n"
+            _ = message.withCString { vrn_write(2, $0, strlen($0)) }
+            abort()
+        }
+    }
+
+    // MARK: - What targets are known to have
+
+    /// Whether every target has a chunk with this index and fingerprint, as far as was written down.
+    func knownChunks(_ database: SpoolDatabase) -> (Int, Fingerprint) -> Bool {
+        let lists = targets.map { database.storedChunks($0.identifier) ?? [] }
+        if lists.isEmpty { return { _, _ in false } }
+        return { index, fingerprint in lists.allSatisfy { index < $0.count && $0[index] == fingerprint } }
+    }
+
+    // MARK: - Synchronous
+
+    /// Makes sure that everything committed to the database before the call is stored on every target.
+    ///
+    /// - Parameter timeout: seconds.
+    /// - Returns: nil, or why not.
+    public func flush(_ database: SpoolDatabase, timeout: Double = 600) -> String? {
+        copyEngine.flush(database, deadline: MonotonicTime.now.advanced(seconds: timeout))
+    }
+
+    /// Flushes every database that has something spooled. Answers with those that failed, and why.
+    public func flushAll(timeout: Double = 3600) -> [(path: String, reason: String)] {
+        let deadline = MonotonicTime.now.advanced(seconds: timeout)
+        do throws(SystemError) {
+            try spool.prepare()
+            spool.sweep()
+            var failed: [(path: String, reason: String)] = []
+            for database in try spool.databases() {
+                if let reason = copyEngine.flush(database, deadline: deadline) { failed.append((database.path, reason)) }
+            }
+            return failed
+        } catch {
+            return [(spool.root, "\(error)")]
+        }
+    }
+
+    /// Takes a full snapshot of the database at `path`, now, and stores it.
+    /// Answers nil, or why that wasn't possible.
+    public func sync(path: String, timeout: Double = 3600) -> String? {
+        do throws(SystemError) {
+            try spool.prepare()
+            guard let status = try Files.status(path) else { return "there is no file \(path)" }
+            return flush(SpoolDatabase(spool, path: path, device: status.device, inode: status.inode), timeout: timeout)
+        } catch {
+            return "\(error)"
+        }
+    }
+}

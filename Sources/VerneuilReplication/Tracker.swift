@@ -1,0 +1,220 @@
+import CVerneuil
+import VerneuilFormat
+import VerneuilSpool
+import VerneuilSystem
+
+// SQLite's locks tell when the file is consistent: when EXCLUSIVE becomes
+// SHARED (SYSTEM 2). In order, for one write transaction of one connection:
+//
+//   first write   EXCLUSIVE is held. Compare the file with the newest snapshot,
+//                 open the transaction in the spool, give the file a new tag.
+//   writes        mark chunks.
+//   downgrade     SHARED is held: others may read, none can write. If no hot
+//                 journal is left, stage the marked chunks.
+//
+// Where any step fails, the transaction goes on untracked: its tag and the
+// change counter in the file's header are not those of the newest snapshot, so
+// that the next transaction finds it in doubt and starts afresh. Nothing here
+// answers an error to SQLite (S1, and SYSTEM's first priority).
+
+/// Follows the transactions of one connection to one database file. Used by
+/// one thread at a time, as SQLite uses the file itself.
+public final class Tracker {
+    public let database: SpoolDatabase
+    private let producer: SpoolProducer
+    private let replicator: Replicator
+    private let isReadOnly: Bool
+
+    private var dirty = DirtyChunks()
+    private var scratch: UnsafeMutableRawPointer?
+
+    private enum Phase {
+        /// No write since the last transaction was dealt with.
+        case clean
+        /// Written to, and the spool knows.
+        case tracked
+        /// Written to, and the spool could not be told.
+        case untracked
+    }
+    private var phase = Phase.clean
+    private var tag = VersionTag()
+    /// The file's length when the transaction began, and the least that it was cut to since.
+    private var beganWith: UInt64 = 0
+    private var lowWater: UInt64 = 0
+
+    /// The file as it was when it was last found to be what is staged (or when somebody was told that it isn't).
+    private var seenLength: Int64 = -1
+    private var seenModified = timespec()
+
+    /// Whether the connection keeps EXCLUSIVE between transactions.
+    private var isExclusive = false
+    private var committedUnderExclusive = false
+
+    init(_ database: SpoolDatabase, _ producer: SpoolProducer, _ replicator: Replicator, isReadOnly: Bool) {
+        self.database = database
+        self.producer = producer
+        self.replicator = replicator
+        self.isReadOnly = isReadOnly
+    }
+
+    deinit { scratch?.deallocate() }
+
+    // MARK: - What the VFS tells
+
+    /// Before the file's bytes or length change.
+    @inline(__always)
+    public func willChange(_ fd: Int32) {
+        if phase == .clean { begin(fd) }
+    }
+
+    /// After SQLite wrote `count` bytes at `offset`.
+    @inline(__always)
+    public func didWrite(offset: Int64, count: Int) {
+        dirty.mark(offset: offset, length: count)
+    }
+
+    /// After the file was cut (or stretched) to `size` bytes.
+    public func didTruncate(to size: Int64) {
+        lowWater = min(lowWater, UInt64(max(0, size)))
+    }
+
+    /// SHARED was just taken: a transaction begins, of whatever kind.
+    @inline(__always)
+    public func didLockShared(_ fd: Int32) {
+        var st = stat()
+        guard vrn_fstat(fd, &st) == 0 else { return }
+        let modified = withUnsafePointer(to: st) { vrn_stat_mtime($0) }
+        if st.st_size == seenLength && modified.tv_sec == seenModified.tv_sec && modified.tv_nsec == seenModified.tv_nsec {
+            return
+        }
+        lookForStrangers(fd, st)
+    }
+
+    /// `PRAGMA locking_mode=…` was asked for.
+    public func willSetLockingMode(exclusive: Bool) {
+        isExclusive = exclusive
+    }
+
+    /// SQLITE_FCNTL_COMMIT_PHASETWO: the transaction is committed. It is
+    /// followed by a downgrade, but for connections that stay exclusive.
+    public func didCommit(_ fd: Int32, holdsExclusive: Bool) {
+        guard holdsExclusive else { return }
+        if isExclusive {
+            finish(fd)
+        } else {
+            committedUnderExclusive = true
+        }
+    }
+
+    /// EXCLUSIVE (or RESERVED) just became SHARED.
+    @inline(__always)
+    public func didDowngrade(_ fd: Int32) {
+        committedUnderExclusive = false
+        isExclusive = false
+        if phase != .clean { finish(fd) }
+    }
+
+    /// The file is about to be closed, or was unlocked altogether without a downgrade: what wasn't staged stays in doubt.
+    public func abandon() {
+        phase = .clean
+        dirty.removeAll()
+    }
+
+    // MARK: - begin
+
+    @inline(never)
+    private func begin(_ fd: Int32) {
+        if committedUnderExclusive {
+            // The last commit was not followed by a downgrade: this connection stays exclusive.
+            isExclusive = true
+            committedUnderExclusive = false
+        }
+        dirty.removeAll()
+        phase = .untracked
+        tag = VersionTag()
+        do throws(SystemError) {
+            let found = try SourceState.read(fd, path: database.path)
+            beganWith = found.length
+            lowWater = found.length
+            if let doubt = try producer.begin(found) {
+                if doubt != .firstUse { replicator.noteDoubt(database, doubt) }
+            }
+            phase = .tracked
+        } catch {
+            replicator.noteFailure(database, error)
+        }
+        // Whatever became of the above: no snapshot may be believed to be of the file as it is from here on.
+        do throws(SystemError) {
+            tag = try VersionTag.replace(fd, path: database.path)
+        } catch {
+            phase = .untracked
+            replicator.noteFailure(database, error)
+        }
+    }
+
+    // MARK: - stage
+
+    @inline(never)
+    private func finish(_ fd: Int32) {
+        guard phase != .clean else { return }
+        let tracked = phase == .tracked
+        phase = .clean
+        defer { dirty.removeAll() }
+        guard tracked else {
+            replicator.needsBuild(database)
+            return
+        }
+        do throws(SystemError) {
+            // The transaction failed half-way: the next one rolls it back, and finds "begun" without "staged".
+            if try SourceLocks.hasLiveJournal(database.path) { return }
+            var st = stat()
+            try SystemError.check(vrn_fstat(fd, &st), "fstat", database.path)
+            let length = UInt64(st.st_size)
+            markTail(length)
+            let room = scratch ?? UnsafeMutableRawPointer.allocate(byteCount: SpoolProducer.scratchBytes, alignment: 4096)
+            scratch = room
+            let staged = try producer.stage(fd, path: database.path, tag: tag, dirty: dirty.sorted(), scratch: room)
+            remember(staged.state)
+            replicator.didStage(database, staged)
+        } catch {
+            replicator.noteFailure(database, error)
+            replicator.needsBuild(database)
+        }
+    }
+
+    /// What lies beyond the end of the old file changed with it: the last chunk
+    /// grew or shrank, and those after it came or went, written or not.
+    private func markTail(_ length: UInt64) {
+        if length == beganWith && lowWater == beganWith { return }
+        dirty.mark(chunks: Int(min(lowWater, length) >> 16), Chunk.count(forLength: length))
+    }
+
+    private func remember(_ state: SourceState) {
+        seenLength = Int64(state.length)
+        seenModified = timespec(tv_sec: Int(state.modified.seconds), tv_nsec: Int(state.modified.nanoseconds))
+    }
+
+    // MARK: - Strangers
+
+    /// The file isn't as this connection saw it last: another connection
+    /// committed and staged, or somebody wrote who doesn't.
+    @inline(never)
+    private func lookForStrangers(_ fd: Int32, _ st: stat) {
+        seenLength = Int64(st.st_size)
+        seenModified = withUnsafePointer(to: st) { vrn_stat_mtime($0) }
+        do throws(SystemError) {
+            let state = try SourceState.read(fd, path: database.path)
+            if let records = try producer.readControl() {
+                if records.isCurrentTrusted && state.proves(records.current.state) {
+                    if !records.isCurrentWhole { replicator.needsBuild(database) }
+                    return
+                }
+            } else if state.length == 0 {
+                return
+            }
+            replicator.needsBuild(database)
+        } catch {
+            replicator.noteFailure(database, error)
+        }
+    }
+}

@@ -156,6 +156,15 @@ public final class Replicator: @unchecked Sendable {
             "a full snapshot is needed", metadata: ["database": "\(database.path)", "reason": "\(doubt.rawValue)"])
     }
 
+    func noteUnflushed(_ database: SpoolDatabase, _ reason: String) {
+        logger.error("not everything is stored", metadata: ["database": "\(database.path)", "reason": "\(reason)"])
+    }
+
+    /// A database can't be replicated at all.
+    public func noteRefusal(_ reason: String, path: String) {
+        logger.error("\(reason)", metadata: ["database": "\(path)"])
+    }
+
     func noteFailure(_ database: SpoolDatabase, _ error: SystemError) {
         failures.withLock {
             // The same trouble at each commit is told once a minute.

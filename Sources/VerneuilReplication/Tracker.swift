@@ -67,14 +67,14 @@ public final class Tracker {
         if phase == .clean { begin(fd) }
     }
 
-    /// After SQLite wrote `count` bytes at `offset`.
+    /// SQLite is about to write `count` bytes at `offset`.
     @inline(__always)
-    public func didWrite(offset: Int64, count: Int) {
+    public func willWrite(offset: Int64, count: Int) {
         dirty.mark(offset: offset, length: count)
     }
 
-    /// After the file was cut (or stretched) to `size` bytes.
-    public func didTruncate(to size: Int64) {
+    /// The file is about to be cut (or stretched) to `size` bytes.
+    public func willTruncate(to size: Int64) {
         lowWater = min(lowWater, UInt64(max(0, size)))
     }
 
@@ -118,6 +118,30 @@ public final class Tracker {
     public func abandon() {
         phase = .clean
         dirty.removeAll()
+    }
+
+    // MARK: - Flush
+
+    private var flushesOnClose = false
+
+    /// Uploads all that is committed; false, and why in the log, where that wasn't possible.
+    ///
+    /// - Parameter isWriting: this connection is in a write transaction, for whose end a flush would wait.
+    public func flush(isWriting: Bool) -> Bool {
+        let reason = isWriting ? "this connection is in a write transaction" : replicator.flush(database, timeout: 300)
+        if let reason { replicator.noteUnflushed(database, reason) }
+        return reason == nil
+    }
+
+    /// Whether closing the connection flushes. Answers the old setting.
+    public func setFlushOnClose(_ flushes: Bool) -> Bool {
+        defer { flushesOnClose = flushes }
+        return flushesOnClose
+    }
+
+    /// The file was closed.
+    public func didClose() {
+        if flushesOnClose { _ = flush(isWriting: false) }
     }
 
     // MARK: - begin

@@ -62,9 +62,12 @@ public final class Tracker {
     // MARK: - What the VFS tells
 
     /// Before the file's bytes or length change.
+    ///
+    /// - Parameter holdsExclusive: SQLite's pager never writes without. Who does (an application that uses the VFS by
+    ///   itself, or `nolock=1`) is not protected from others, and is treated as a stranger.
     @inline(__always)
-    public func willChange(_ fd: Int32) {
-        if phase == .clean { begin(fd) }
+    public func willChange(_ fd: Int32, holdsExclusive: Bool) {
+        if phase == .clean { begin(fd, holdsExclusive) }
     }
 
     /// SQLite is about to write `count` bytes at `offset`.
@@ -147,7 +150,7 @@ public final class Tracker {
     // MARK: - begin
 
     @inline(never)
-    private func begin(_ fd: Int32) {
+    private func begin(_ fd: Int32, _ holdsExclusive: Bool) {
         if committedUnderExclusive {
             // The last commit was not followed by a downgrade: this connection stays exclusive.
             isExclusive = true
@@ -157,13 +160,13 @@ public final class Tracker {
         phase = .untracked
         tag = VersionTag()
         do throws(SystemError) {
-            let found = try SourceState.read(fd, path: database.path)
-            beganWith = found.length
-            lowWater = found.length
-            if let doubt = try producer.begin(found) {
-                if doubt != .firstUse { replicator.noteDoubt(database, doubt) }
+            if holdsExclusive {
+                let found = try SourceState.read(fd, path: database.path)
+                beganWith = found.length
+                lowWater = found.length
+                if let doubt = try producer.begin(found), doubt != .firstUse { replicator.noteDoubt(database, doubt) }
+                phase = .tracked
             }
-            phase = .tracked
         } catch {
             replicator.noteFailure(database, error)
         }

@@ -171,6 +171,9 @@ public struct SpoolBuilder: ~Copyable {
         let age = (now.seconds - state.modified.seconds) * 1_000_000_000 + now.nanoseconds - state.modified.nanoseconds
         if age >= 0 && age < 20_000_000 { return false }
         if try SourceLocks.isBeingWritten(source.fd, path: database.path) { return false }
+        // SQLite file format, 1.3.3: in WAL mode the file alone is no database.
+        let versions = try source.read(count: 2, at: 18)
+        if versions.contains(2) { return false }
         return try !SourceLocks.hasLiveJournal(database.path)
     }
 }

@@ -63,14 +63,13 @@ package func verneuil_replicated_vfs_xOpen(
     let opened = linuxFile(file)
 
     if isInWALMode(opened.pointee.fd) {
+        // SQLite itself refuses with SQLITE_CANTOPEN when it finds that there is no shared memory, and doesn't say why.
         let name = String(cString: path)
         replicator.noteRefusal(
             "this database is in WAL mode, which the verneuil VFS can't offer: run \"PRAGMA journal_mode=DELETE\" on it with another VFS first",
             path: name)
-        vrn_sqlite3_log(SQLITE_CANTOPEN, "verneuil VFS: \(name) is in WAL mode")
-        _ = verneuil_linux_xClose(file)
-        file?.pointee.pMethods = nil
-        return SQLITE_CANTOPEN
+        vrn_sqlite3_log(SQLITE_CANTOPEN, "verneuil VFS: \(name) is in WAL mode; set another journal_mode with another VFS first")
+        return result
     }
 
     let tracker = replicator.tracker(
@@ -114,8 +113,9 @@ package func verneuil_replicated_xWrite(
 ) -> Int32 {
     let opened = linuxFile(file)
     let fd = opened.pointee.fd
+    let isExclusive = opened.pointee.lock == SQLITE_LOCK_EXCLUSIVE
     withTracker(opened) { tracker in
-        tracker.willChange(fd)
+        tracker.willChange(fd, holdsExclusive: isExclusive)
         // Marked before the write: one that fails may have changed something as well.
         tracker.willWrite(offset: offset, count: Int(amount))
     }
@@ -126,8 +126,9 @@ package func verneuil_replicated_xWrite(
 package func verneuil_replicated_xTruncate(_ file: UnsafeMutablePointer<sqlite3_file>?, _ size: sqlite3_int64) -> Int32 {
     let opened = linuxFile(file)
     let fd = opened.pointee.fd
+    let isExclusive = opened.pointee.lock == SQLITE_LOCK_EXCLUSIVE
     withTracker(opened) { tracker in
-        tracker.willChange(fd)
+        tracker.willChange(fd, holdsExclusive: isExclusive)
         tracker.willTruncate(to: size)
     }
     return verneuil_linux_xTruncate(file, size)
@@ -177,7 +178,8 @@ package func verneuil_replicated_xFileControl(
         withTracker(opened) { $0.didCommit(fd, holdsExclusive: isExclusive) }
     case SQLITE_FCNTL_SIZE_HINT where opened.pointee.chunk_size > 0:
         // Makes the file longer. A hint outside a write transaction would change the file under a reader's lock: SQLite gives none.
-        withTracker(opened) { $0.willChange(fd) }
+        let isExclusive = opened.pointee.lock == SQLITE_LOCK_EXCLUSIVE
+        withTracker(opened) { $0.willChange(fd, holdsExclusive: isExclusive) }
     case SQLITE_FCNTL_PRAGMA:
         if let argument {
             let words = argument.assumingMemoryBound(to: UnsafeMutablePointer<CChar>?.self)

@@ -8,6 +8,15 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
 #endif
+// A Swift file that imports Dispatch or Foundation beside this module sees two
+// definitions of fd_set, which must agree: theirs is the one without X/Open names.
+#ifdef __linux__
+#include <features.h>
+#pragma push_macro("__USE_XOPEN")
+#undef __USE_XOPEN
+#include <sys/select.h>
+#pragma pop_macro("__USE_XOPEN")
+#endif
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>

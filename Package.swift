@@ -121,6 +121,17 @@ let package = Package(
             swiftSettings: swiftSettings),
 
         // Tests.
+        .target(
+            name: "ManifestProto", dependencies: [.product(name: "SwiftProtobuf", package: "swift-protobuf")],
+            path: "Tests/Support/ManifestProto", exclude: ["manifest.proto"],
+            swiftSettings: swiftSettings),
+        .target(
+            name: "FormatTestSupport", dependencies: ["VerneuilFormat"], path: "Tests/Support/FormatTestSupport",
+            swiftSettings: swiftSettings),
+        .testTarget(
+            name: "VerneuilFormatTests",
+            dependencies: ["VerneuilFormat", "CZstd", "ManifestProto", "FormatTestSupport"],
+            swiftSettings: swiftSettings),
         .testTarget(
             name: "VerneuilStoreTests", dependencies: ["VerneuilStore", "VerneuilSystem", "CVerneuil"],
             swiftSettings: swiftSettings),

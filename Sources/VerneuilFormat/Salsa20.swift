@@ -1,10 +1,10 @@
 /// The Salsa20/20 stream cipher's key stream with a 256-bit key: the format's
 /// random generator. Nothing here is secret.
-enum Salsa20 {
+package enum Salsa20 {
     /// - Parameters:
     ///   - key: 32 bytes.
     ///   - words: how many 64-bit little-endian words of the stream to answer.
-    static func keyStream(key: [UInt8], nonce: UInt64, words: Int) -> [UInt64] {
+    package static func keyStream(key: [UInt8], nonce: UInt64, words: Int) -> [UInt64] {
         let k = key.withUnsafeBytes { key in
             (0..<8).map { UInt32(littleEndian: key.loadUnaligned(fromByteOffset: 4 * $0, as: UInt32.self)) }
         }

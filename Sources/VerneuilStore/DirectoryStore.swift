@@ -1,4 +1,5 @@
 import CVerneuil
+import VerneuilFormat
 import VerneuilSystem
 
 /// A store in a plain directory: `chunks/` and `manifests/` below it, one file
@@ -80,15 +81,13 @@ public final class DirectoryStore: ObjectStore {
             }
             let temporary = Files.temporaryName(beside: file)
             defer { _ = vrn_unlink(temporary) }  // its name, where it has not been renamed
-            let tag = try system { () throws(SystemError) in
+            try system { () throws(SystemError) in
                 let new = try Descriptor(temporary, O_WRONLY | O_CREAT | O_EXCL, mode: mode)
                 // Whatever the umask: the directory decides.
                 try SystemError.check(vrn_fchmod(new.fd, mode), "fchmod", temporary)
                 try new.write(request.body, at: 0)
                 if sync { try new.sync() }
-                let tag = Self.tag(try new.status())
                 try new.close()
-                return tag
             }
             switch request.condition {
             case .always:
@@ -101,7 +100,7 @@ public final class DirectoryStore: ObjectStore {
                 try system { () throws(SystemError) in try SystemError.check(r, "link", file) }
             case .ifTag(let expected):
                 try withLock(LOCK_EX) { () throws(Failure) in
-                    let found = try system { () throws(SystemError) in try Files.status(file) }.map(Self.tag)
+                    let found = try read(file, limit: .max)?.tag
                     guard found == expected else {
                         throw .refused(
                             .conditionFailed, "expected entity tag \(expected), found \(found ?? "no such object")")
@@ -112,7 +111,7 @@ public final class DirectoryStore: ObjectStore {
             if sync && request.space == .manifests {
                 try system { () throws(SystemError) in try Files.syncDirectory(of: file) }
             }
-            return tag
+            return Self.tag(request.body)
         })
     }
 
@@ -250,23 +249,27 @@ public final class DirectoryStore: ObjectStore {
     private func read(_ file: String, limit: Int) throws(Failure) -> (body: [UInt8], tag: String)? {
         let fd = vrn_open(file, O_RDONLY, 0)
         if fd == -ENOENT { return nil }
-        let found = try system { () throws(SystemError) in
-            let object = Descriptor(owning: try SystemError.check(fd, "open", file), path: file)
-            let status = try object.status()
-            // A published file never changes, so that its size stays true.
-            return (
-                size: status.size, tag: Self.tag(status),
-                body: status.size > Int64(limit) ? [] : try object.read(count: Int(status.size), at: 0)
-            )
+        let object = try system { () throws(SystemError) in
+            Descriptor(owning: try SystemError.check(fd, "open", file), path: file)
         }
-        if found.size > Int64(limit) {
-            throw .refused(.tooLarge, "the object has \(found.size) bytes, more than the \(limit) that it may have")
+        let size = try system { () throws(SystemError) in try object.status().size }
+        if size > Int64(limit) {
+            throw .refused(.tooLarge, "the object has \(size) bytes, more than the \(limit) that it may have")
         }
-        return (found.body, found.tag)
+        // A published file never changes, so that its size stays true.
+        let body = try system { () throws(SystemError) in try object.read(count: Int(size), at: 0) }
+        return (body, Self.tag(body))
     }
 
-    private static func tag(_ status: FileStatus) -> String {
-        "\(status.inode)-\(status.size)-\(status.modified.seconds).\(status.modified.nanoseconds)"
+    /// Like S3's, a tag is of the content: touching or copying an object does not change it.
+    private static func tag(_ body: [UInt8]) -> String {
+        let fingerprint = FingerprintKey.chunk.fingerprint(body)
+        return hexadecimal(fingerprint.primary) + hexadecimal(fingerprint.secondary)
+    }
+
+    private static func hexadecimal(_ word: UInt64) -> String {
+        let digits = String(word, radix: 16)
+        return String(repeating: "0", count: 16 - digits.count) + digits
     }
 
     /// Runs `body` with a flock(2) of the store's lock file.

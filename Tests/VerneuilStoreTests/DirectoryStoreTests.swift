@@ -100,6 +100,20 @@ final class Scratch: Sendable {
         #expect(try Files.list("\(scratch.path)/a/b/manifests") == ["k"])
     }
 
+    @Test func aTagIsOfTheContentWhereverItLies() throws {
+        let tag = try store.put(PutRequest(.manifests, "k", [1, 2, 3]))
+        #expect(try store.touch(.manifests, "k"))
+        let copy = DirectoryStore(path: "\(scratch.path)/copy", sync: false)
+        try copy.prepare()
+        try Files.writeAtomically([1, 2, 3], to: "\(scratch.path)/copy/manifests/k")
+        for holder in [store, copy] {
+            guard case .notModified = try holder.get(GetRequest(.manifests, "k", limit: 10, unlessTag: tag)) else {
+                Issue.record("another tag in \(holder.name)")
+                continue
+            }
+        }
+    }
+
     @Test func ofManyWritersWithTheSameConditionOneWins() throws {
         let store = self.store
         for round in 0..<20 {

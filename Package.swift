@@ -88,7 +88,7 @@ let package = Package(
         .target(
             name: "VerneuilReplica",
             dependencies: [
-                "VerneuilStore", "VerneuilFormat", "VerneuilSystem",
+                "CVerneuil", "VerneuilStore", "VerneuilFormat", "VerneuilSystem",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: swiftSettings),

@@ -6,4 +6,6 @@
 #include "vrn_sqlite.h"
 #include "vrn_file.h"
 #include "vrn_umash.h"
+#include "vrn_replica.h"
+#include "vrn_snapshot.h"
 #endif

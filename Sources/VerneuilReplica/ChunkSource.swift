@@ -1,0 +1,244 @@
+import CVerneuil
+import VerneuilFormat
+import VerneuilStore
+import VerneuilSystem
+
+/// Where chunks come from: caches first, then stores, each in order.
+///
+/// - Whatever the source, all 128 bits of a chunk's fingerprint, and its length,
+///   are checked before anyone sees a byte (DESIGN: nothing unverified).
+/// - A source that has no such object, another object, or no answer, is passed over for the next.
+/// - Sizes are bounded before anything is allocated or unpacked.
+/// - At most `parallelism` requests are in flight, plus a quarter of that for
+///   those that somebody waits for, so that read-ahead never makes a reader wait.
+///
+/// Requests need no thread while they wait for the network. Safe from any
+/// thread; belongs to one process (a forked child makes its own).
+public final class ChunkSource: @unchecked Sendable {
+    public let caches: [CacheDirectory]
+    public let stores: [any ObjectStore]
+    /// Requests in flight at most.
+    public let parallelism: Int
+
+    /// zstd adds a few bytes to what can't be compressed; other programs' frames may add more.
+    private static let chunkBodyLimit = 2 * Chunk.size
+
+    private let workers: Workers
+    private let lock = Lock()
+    private var urgent = Queue<Request>()
+    private var ahead = Queue<Request>()
+    private var inFlight = 0
+
+    /// - Parameter parallelism: GETs in flight at most.
+    public init(caches: [CacheDirectory], stores: [any ObjectStore], parallelism: Int = 64) {
+        self.caches = caches
+        self.stores = stores
+        self.parallelism = max(1, parallelism)
+        workers = Workers(limit: min(max(Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))), 2), 8))
+    }
+
+    // MARK: Chunks
+
+    /// One chunk to be fetched.
+    package final class Request: @unchecked Sendable {
+        let fingerprint: Fingerprint
+        let length: Int
+        fileprivate var completion: Completion?
+        fileprivate var attempts: [FetchError.Attempt] = []
+        // Under the source's lock:
+        fileprivate var isUrgent: Bool
+        fileprivate var isStarted = false
+
+        package init(
+            _ fingerprint: Fingerprint, length: Int, urgent: Bool, completion: @escaping Completion
+        ) {
+            self.fingerprint = fingerprint
+            self.length = length
+            isUrgent = urgent
+            self.completion = completion
+        }
+    }
+    /// Runs once, on a worker thread or the caller's; may write to local files.
+    package typealias Completion = @Sendable (Result<[UInt8], ReplicaError>) -> Void
+
+    /// Fetches a chunk. An urgent one, for which the caller is about to wait, is
+    /// looked for in the caches on the calling thread.
+    package func start(_ request: Request) {
+        lock.lock()
+        if request.isUrgent { urgent.append(request) } else { ahead.append(request) }
+        let next = takeNext()
+        lock.unlock()
+        guard let next else { return }
+        if next === request, request.isUrgent { begin(next) } else { workers.submit(urgent: false) { self.begin(next) } }
+    }
+
+    /// Somebody waits now for what was asked for ahead.
+    package func hurry(_ request: Request) {
+        lock.lock()
+        guard !request.isStarted, !request.isUrgent else { return lock.unlock() }
+        request.isUrgent = true
+        urgent.append(request)  // its place in the other queue is skipped, as it will be started
+        let next = takeNext()
+        lock.unlock()
+        if let next { begin(next) }
+    }
+
+    /// Waits for one chunk.
+    public func chunk(_ fingerprint: Fingerprint, length: Int) throws(ReplicaError) -> [UInt8] {
+        let box = Handover<Result<[UInt8], ReplicaError>>()
+        start(Request(fingerprint, length: length, urgent: true) { box.put($0) })
+        return try box.take().get()
+    }
+
+    /// Under the lock: the next request that may go out, counted as in flight.
+    private func takeNext() -> Request? {
+        if inFlight < parallelism + max(1, parallelism / 4) {
+            while let request = urgent.popFirst() {
+                if request.isStarted { continue }
+                return mark(request)
+            }
+        }
+        if inFlight < parallelism {
+            while let request = ahead.popFirst() {
+                if request.isStarted { continue }
+                return mark(request)
+            }
+        }
+        return nil
+    }
+    private func mark(_ request: Request) -> Request {
+        request.isStarted = true
+        inFlight += 1
+        return request
+    }
+
+    private func begin(_ request: Request) {
+        switch lookInCaches(request.fingerprint, length: request.length, limit: request.length, &request.attempts) {
+        case let bytes?: finish(request, .success(bytes))
+        case nil: ask(0, for: request)
+        }
+    }
+
+    private func lookInCaches(
+        _ fingerprint: Fingerprint, length: Int?, limit: Int, _ attempts: inout [FetchError.Attempt]
+    ) -> [UInt8]? {
+        for cache in caches {
+            switch cache.look(for: fingerprint, length: length, limit: limit) {
+            case .found(let bytes): return bytes
+            case .missing: break
+            case .damaged(let flaw):
+                attempts.append(.init(source: "cache \(cache.path)", outcome: .damaged, reason: flaw))
+                Report.warning("cache \(cache.path): chunk \(fingerprint.chunkName) is damaged: \(flaw)")
+            }
+        }
+        return nil
+    }
+
+    private func ask(_ i: Int, for request: Request) {
+        guard i < stores.count else {
+            let error = FetchError(
+                object: "chunk \(request.fingerprint.chunkName)", attempts: request.attempts)
+            return finish(request, .failure(.fetch(error)))
+        }
+        let get = GetRequest(.chunks, request.fingerprint.chunkName, limit: Self.chunkBodyLimit)
+        stores[i].get(get) { answer in
+            self.workers.submit(urgent: request.isUrgent) { self.receive(answer, from: i, for: request) }
+        }
+    }
+
+    private func receive(_ answer: Result<GetResult, StoreError>, from i: Int, for request: Request) {
+        let store = stores[i].name
+        switch Self.body(of: answer) {
+        case .success(let body):
+            do throws(FormatError) {
+                let bytes = try Body.decodeChunk(body, expecting: request.fingerprint, length: request.length)
+                finish(request, .success(bytes))
+                for cache in caches { cache.publish(request.fingerprint, bytes) }
+                return
+            } catch {
+                let reason = error.description
+                request.attempts.append(.init(source: store, outcome: .damaged, reason: reason))
+                Report.warning("\(store): \(reason)")
+            }
+        case .failure(let failure):
+            request.attempts.append(.init(source: store, outcome: failure.outcome, reason: failure.reason))
+        }
+        ask(i + 1, for: request)
+    }
+
+    private func finish(_ request: Request, _ result: Result<[UInt8], ReplicaError>) {
+        lock.lock()
+        inFlight -= 1
+        let next = takeNext()
+        let completion = request.completion.take()
+        lock.unlock()
+        if let next { workers.submit(urgent: false) { self.begin(next) } }
+        completion?(result)
+    }
+
+    // MARK: Base chunks
+
+    /// The bytes of a manifest's base chunk (FORMAT 6.2), verified. Waits for the network.
+    /// - Parameter limit: bytes, decompressed, that it may have.
+    public func baseChunk(_ fingerprint: Fingerprint, limit: Int) throws(ReplicaError) -> [UInt8] {
+        var attempts: [FetchError.Attempt] = []
+        if let bytes = lookInCaches(fingerprint, length: nil, limit: limit, &attempts) { return bytes }
+        for store in stores {
+            // An incompressible body is a little longer than its content.
+            let get = GetRequest(.chunks, fingerprint.chunkName, limit: limit + limit / 128 + 1024)
+            let answer = Self.body(of: Result { () throws(StoreError) in try store.get(get) })
+            switch answer {
+            case .success(let body):
+                do throws(FormatError) {
+                    let bytes = try Body.decode(body, limit: limit) { FingerprintKey.chunk.fingerprint($0) == fingerprint }
+                    for cache in caches { cache.publish(fingerprint, bytes) }
+                    return bytes
+                } catch {
+                    attempts.append(.init(source: store.name, outcome: .damaged, reason: error.description))
+                }
+            case .failure(let failure):
+                attempts.append(.init(source: store.name, outcome: failure.outcome, reason: failure.reason))
+            }
+        }
+        throw .fetch(FetchError(object: "base chunk \(fingerprint.chunkName)", attempts: attempts))
+    }
+
+    // MARK: Answers of stores
+
+    struct Failure: Error {
+        var outcome: FetchError.Outcome
+        var reason: String
+    }
+
+    static func body(of answer: Result<GetResult, StoreError>) -> Result<[UInt8], Failure> {
+        switch answer {
+        case .success(.found(let body, _)): .success(body)
+        case .success(.missing): .failure(Failure(outcome: .missing, reason: "there is no such object"))
+        case .success(.notModified):
+            .failure(Failure(outcome: .unavailable, reason: "answered \"not modified\" to a plain GET"))
+        case .failure(let error):
+            .failure(Failure(outcome: error.kind == .tooLarge ? .damaged : .unavailable, reason: error.description))
+        }
+    }
+}
+
+/// A value that one thread leaves for another.
+final class Handover<Value: Sendable>: @unchecked Sendable {
+    private let lock = Lock()
+    private var value: Value?
+
+    func put(_ value: Value) {
+        lock.withLock {
+            self.value = value
+            lock.broadcast()
+        }
+    }
+    func take() -> Value {
+        lock.withLock {
+            while true {
+                if let value { return value }
+                lock.wait()
+            }
+        }
+    }
+}

@@ -141,6 +141,14 @@ package final class ChunkCache: @unchecked Sendable {
         }
     }
 
+    /// Has a chunk fetched for which the caller is about to wait (`load`).
+    /// - Returns: its address where it is loaded already.
+    @discardableResult
+    func request(_ entry: Int32) -> UInt? {
+        if case .loaded(let address) = begin(entry, urgent: true) { return address }
+        return nil
+    }
+
     /// Has a chunk loaded that will probably be wanted. Where that fails, whoever wants it will see why.
     /// - Returns: its address where it is loaded already.
     @discardableResult

@@ -54,8 +54,9 @@ public final class Snapshot: @unchecked Sendable {
         self.readAheadLimit = readAheadLimit
         self.fetched = Atomic(fetched.seconds * 1_000_000_000 + fetched.nanoseconds)
         entries = cache.retain(manifest.chunks, length: manifest.length)
-        slots = .allocate(capacity: max(1, manifest.chunks.count))
-        slots.initialize(repeating: 0, count: max(1, manifest.chunks.count))
+        // One more, for who looks at the end of the file.
+        slots = .allocate(capacity: manifest.chunks.count + 1)
+        slots.initialize(repeating: 0, count: manifest.chunks.count + 1)
         for chunk in manifest.bundled where chunk.index < entries.count {
             // The manifest was verified with them, but the rule is to look before the first use.
             let length = Chunk.length(ofChunk: chunk.index, databaseLength: length)
@@ -100,6 +101,11 @@ public final class Snapshot: @unchecked Sendable {
         let address = try cache.load(entries[i])
         vrn_slot_store(slots + i, address)
         return address
+    }
+
+    /// Has a chunk fetched for which the caller is about to wait.
+    package func request(_ i: Int) {
+        if let address = cache.request(entries[i]) { vrn_slot_store(slots + i, address) }
     }
 
     /// Has chunks loaded, without waiting for them.

@@ -1,0 +1,33 @@
+import CVerneuil
+import VerneuilFormat
+import VerneuilSystem
+
+/// A database as stores know it: by machine and path.
+public struct DatabaseName: Sendable, Hashable, CustomStringConvertible {
+    public var host: String
+    /// Absolute.
+    public var path: String
+
+    /// - Parameters:
+    ///   - host: nil or empty: this machine.
+    ///   - path: on that machine. Where the file (or at least its directory) exists here, links and
+    ///     relative paths are resolved as the writer resolves them; otherwise the path is taken as
+    ///     it is, below the current directory where it is relative.
+    public init(host: String?, path: String) {
+        self.host = host.flatMap { $0.isEmpty ? nil : $0 } ?? Host.name()
+        self.path = Files.canonical(path) ?? absolutePath(path)
+    }
+
+    /// The manifest's key.
+    public var manifestName: String { ManifestName.make(host: host, path: path) }
+
+    public var description: String { "\(path) of \(host)" }
+}
+
+/// Below the current directory where it is relative; nothing is resolved.
+func absolutePath(_ path: String) -> String {
+    if path.utf8.first == UInt8(ascii: "/") { return path }
+    guard let current = getcwd(nil, 0) else { return path }
+    defer { free(current) }
+    return "\(String(cString: current))/\(path)"
+}

@@ -18,7 +18,7 @@ let extensionLinkerSettings: [LinkerSetting] =
     ? []
     : [
         .unsafeFlags([
-            "-static-stdlib",
+            "-static-stdlib", "-use-ld=lld",
             "-Xlinker", "-l:libzstd.a",
             "-Xlinker", "--as-needed",
             "-Xlinker", "--gc-sections",
@@ -30,6 +30,10 @@ let extensionLinkerSettings: [LinkerSetting] =
             "-l_FoundationCShims", "-l_FoundationCollections", "-lswiftSynchronization", "-lswiftDispatch",
         ])
     ]
+
+/// zstd's shared library, for everything but the extension, which has it inside.
+/// On the targets that are linked, not on CZstd: it would reach the extension from there.
+let zstd: [LinkerSetting] = [.linkedLibrary("zstd")]
 
 let package = Package(
     name: "verneuil",
@@ -50,8 +54,9 @@ let package = Package(
     targets: [
         // C that can't be Swift.
         .systemLibrary(name: "CSQLite", providers: [.apt(["libsqlite3-dev"])]),
-        .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+        .systemLibrary(name: "CZstd", providers: [.apt(["libzstd-dev"])]),
         .target(name: "CVerneuil"),
+        .target(name: "CVerneuilInterface"),
 
         // The core.
         .target(
@@ -103,19 +108,29 @@ let package = Package(
         // Configuration and assembly, shared by the three products.
         .target(
             name: "VerneuilCore",
-            dependencies: ["VerneuilVFS", "VerneuilS3", "VerneuilReplication", "VerneuilReplica"],
+            dependencies: [
+                "CVerneuil", "VerneuilVFS", "VerneuilS3", "VerneuilStore", "VerneuilReplication", "VerneuilReplica",
+                "VerneuilSpool", "VerneuilFormat", "VerneuilSystem",
+                .product(name: "Logging", package: "swift-log"),
+            ],
             swiftSettings: swiftSettings),
 
         // Products.
-        .target(name: "Verneuil", dependencies: ["VerneuilCore", "CSQLite"], swiftSettings: swiftSettings),
         .target(
-            name: "VerneuilExtension", dependencies: ["VerneuilCore"],
+            name: "Verneuil", dependencies: ["VerneuilCore", "CSQLite", "CVerneuil"],
+            swiftSettings: swiftSettings, linkerSettings: zstd),
+        .target(
+            name: "VerneuilExtension",
+            dependencies: [
+                "VerneuilCore", "VerneuilFormat", "CVerneuil", "CVerneuilInterface",
+                .product(name: "Logging", package: "swift-log"),
+            ],
             exclude: ["exports.map"],
             swiftSettings: swiftSettings, linkerSettings: extensionLinkerSettings),
         .executableTarget(
             name: "verneuilctl",
             dependencies: [
-                "Verneuil", "VerneuilCore",
+                "Verneuil", "VerneuilCore", "CVerneuil",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: swiftSettings),
@@ -135,5 +150,8 @@ let package = Package(
         .testTarget(
             name: "VerneuilStoreTests", dependencies: ["VerneuilStore", "VerneuilSystem", "CVerneuil"],
             swiftSettings: swiftSettings),
+        .testTarget(
+            name: "VerneuilCoreTests", dependencies: ["VerneuilCore", "VerneuilSystem", "CVerneuil"],
+            swiftSettings: swiftSettings, linkerSettings: zstd),
     ]
 )

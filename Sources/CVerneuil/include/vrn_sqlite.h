@@ -55,6 +55,10 @@ static inline int vrn_sqlite3_vfs_register(sqlite3_vfs *vfs, int make_default) {
   return vrn_sqlite3_api->vfs_register(vfs, make_default);
 }
 static inline int vrn_sqlite3_vfs_unregister(sqlite3_vfs *vfs) { return vrn_sqlite3_api->vfs_unregister(vfs); }
+/// The file of the database attached as `name`; NULL where there is none, "" where it has no name.
+static inline const char *vrn_sqlite3_db_filename(sqlite3 *db, const char *name) {
+  return vrn_sqlite3_api->db_filename(db, name);
+}
 /// `filename` must be the one that xOpen got: parameters stand behind its end.
 static inline const char *vrn_sqlite3_uri_parameter(const char *filename, const char *name) {
   return vrn_sqlite3_api->uri_parameter(filename, name);

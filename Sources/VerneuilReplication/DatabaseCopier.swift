@@ -21,9 +21,9 @@ import VerneuilSystem
 /// Uploads one database's snapshots from this process. Safe from any thread; one pass at a time.
 final class DatabaseCopier: @unchecked Sendable {
     let database: SpoolDatabase
-    private let replicator: Replicator
-    private let options: ReplicationOptions
-    private let logger: Logger
+    let replicator: Replicator
+    let options: ReplicationOptions
+    let logger: Logger
     private let manifestName: String
 
     // Guarded by `lock`.
@@ -63,7 +63,9 @@ final class DatabaseCopier: @unchecked Sendable {
         }
         if wait > 0.005 { return wait }
         switch pass(.background) {
-        case .nothingNew, .gone:
+        case .nothingNew:
+            return patrol()
+        case .gone:
             return nil
         case .copied:
             // More may have been committed meanwhile; the manifest must not come too soon.
@@ -159,11 +161,17 @@ final class DatabaseCopier: @unchecked Sendable {
         if result.failures.values.contains(where: { $0.contains(TargetCopier.damaged) }), try session.stands(snapshot.point) {
             logger.error(
                 "the spool doesn't hold what it should; taking a full snapshot", metadata: ["database": "\(database.path)"])
-            database.forgetStoredChunks()
-            _ = try database.distrust()
-            replicator.needsBuild(database)
+            forgetAll()
         }
         return failures.isEmpty ? .copied(snapshot.point) : .failed(failures)
+    }
+
+    /// What was believed to be stored isn't, or what was staged isn't right: everything is looked at and uploaded afresh.
+    func forgetAll() {
+        database.forgetStoredChunks()
+        lock.withLock { states = [:] }
+        do throws(SystemError) { _ = try database.distrust() } catch { replicator.noteFailure(database, error) }
+        replicator.needsBuild(database)
     }
 
     /// Whether some target lacks what others have: then the newest snapshot is due again, for it alone.

@@ -194,13 +194,12 @@ public final class Tracker {
         do throws(SystemError) {
             // The transaction failed half-way: the next one rolls it back, and finds "begun" without "staged".
             if try SourceLocks.hasLiveJournal(database.path) { return }
-            var st = stat()
-            try SystemError.check(vrn_fstat(fd, &st), "fstat", database.path)
-            let length = UInt64(st.st_size)
-            markTail(length)
             let room = scratch ?? UnsafeMutableRawPointer.allocate(byteCount: SpoolProducer.scratchBytes, alignment: 4096)
             scratch = room
-            let staged = try producer.stage(fd, path: database.path, tag: tag, dirty: dirty.sorted(), scratch: room)
+            let staged = try producer.stage(fd, path: database.path, tag: tag, scratch: room) { length in
+                markTail(length)
+                return dirty.sorted()
+            }
             remember(staged.state)
             replicator.didStage(database, staged)
         } catch {

@@ -192,11 +192,12 @@ public final class SpoolProducer: @unchecked Sendable {
     /// - Parameters:
     ///   - fd: the database.
     ///   - tag: as `VersionTag.replace` gave it at the transaction's begin.
-    ///   - dirty: indexes of all chunks that may have changed, ascending; those beyond the file's end are passed over.
     ///   - scratch: room for a chunk and some table entries, `scratchBytes`, aligned to 8.
+    ///   - changed: given the file's length, the indexes of all chunks that may have changed, ascending; those
+    ///     beyond the end are passed over.
     public func stage(
-        _ fd: Int32, path: @autoclosure () -> String, tag: VersionTag, dirty: UnsafeBufferPointer<UInt32>,
-        scratch: UnsafeMutableRawPointer
+        _ fd: Int32, path: @autoclosure () -> String, tag: VersionTag, scratch: UnsafeMutableRawPointer,
+        changed: (_ length: UInt64) -> UnsafeBufferPointer<UInt32>
     ) throws(SystemError) -> Staged {
         lock.lock()
         defer { lock.unlock() }
@@ -211,6 +212,7 @@ public final class SpoolProducer: @unchecked Sendable {
         let oldLength = record.state.length
         let count = Chunk.count(forLength: state.length)
 
+        let dirty = changed(state.length)
         try makeRoom(length: state.length, chunks: dirty.count, epoch)
 
         let sequence = record.begun

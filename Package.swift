@@ -151,6 +151,9 @@ let package = Package(
             name: "VerneuilStoreTests", dependencies: ["VerneuilStore", "VerneuilSystem", "CVerneuil"],
             swiftSettings: swiftSettings),
         .testTarget(
+            name: "VerneuilSpoolTests", dependencies: ["VerneuilSpool", "VerneuilFormat", "VerneuilSystem", "CVerneuil"],
+            swiftSettings: swiftSettings, linkerSettings: zstd),
+        .testTarget(
             name: "VerneuilCoreTests", dependencies: ["VerneuilCore", "VerneuilSystem", "CVerneuil"],
             swiftSettings: swiftSettings, linkerSettings: zstd),
     ]

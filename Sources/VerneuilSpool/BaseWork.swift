@@ -84,6 +84,7 @@ struct BaseWork: ~Copyable {
     ) throws(SystemError) -> Bool {
         let buffer = UnsafeMutableRawPointer.allocate(byteCount: Chunk.size, alignment: 4096)
         defer { buffer.deallocate() }
+        var copied = 0
         while true {
             let length = UInt64(try source.status().size)
             let count = Chunk.count(forLength: length)
@@ -92,13 +93,14 @@ struct BaseWork: ~Copyable {
                 return true
             }
             while next < count {
-                if let deadline, next & 7 == 7, MonotonicTime.now >= deadline {
+                if let deadline, copied & 7 == 7, MonotonicTime.now >= deadline {
                     let progress = Progress(next: next, poolBytes: poolBytes, start: start ?? SourceState())
                     try Files.writeAtomically(progress.bytes, to: "\(directory)/base.progress", mode: database.spool.fileMode)
                     return false
                 }
                 try copyChunk(source, table, length, buffer, isStored)
                 next += 1
+                copied += 1
             }
         }
     }

@@ -99,6 +99,9 @@ public struct SpoolBuilder: ~Copyable {
         _ isStored: (Int, Fingerprint) -> Bool
     ) throws(SystemError) -> Outcome {
         let epoch = before.producer.staged.epoch
+        var keep: Set<UInt64> = [epoch]
+        if before.isReadyPinned { keep.insert(before.producer.ready.epoch) }
+        try database.removeEpochs(except: keep)
         var work = try BaseWork(database, epoch, start: nil)
         let table = try EpochFiles.open(database, epoch)
         guard try work.copy(source, table: table, deadline: deadline, isStored) else { return .more }
@@ -172,8 +175,8 @@ public struct SpoolBuilder: ~Copyable {
         if age >= 0 && age < 20_000_000 { return false }
         if try SourceLocks.isBeingWritten(source.fd, path: database.path) { return false }
         // SQLite file format, 1.3.3: in WAL mode the file alone is no database.
-        let versions = try source.read(count: 2, at: 18)
-        if versions.contains(2) { return false }
+        let header = try source.read(count: 20, at: 0)
+        if header.starts(with: Array("SQLite format 3\0".utf8)) && header[18...].contains(2) { return false }
         return try !SourceLocks.hasLiveJournal(database.path)
     }
 }

@@ -46,9 +46,9 @@ public struct ProducerRecord: Sendable {
     public var begun: UInt64 = 0
     /// The snapshot that no producer may disturb until a copier has it.
     public var ready = SpoolPoint.none
-    /// Bytes of chunk data written in this epoch (each place counted once), and in the ready one where that is another.
+    /// Bytes of chunk data written in this epoch (each place counted once), and at most as many in others.
     public var poolBytes: UInt64 = 0
-    public var readyPoolBytes: UInt64 = 0
+    public var otherBytes: UInt64 = 0
     /// When the oldest transaction that no copier had stored was committed; nanoseconds since 1970.
     public var pendingSince: UInt64 = 0
     /// Transactions committed through this VFS since boot, for status.
@@ -178,7 +178,7 @@ extension SpoolControl {
         producer.begun = p[3]
         producer.ready = SpoolPoint(p[4], p[5])
         producer.poolBytes = p[6]
-        producer.readyPoolBytes = p[7]
+        producer.otherBytes = p[7]
         producer.pendingSince = p[8]
         producer.transactions = p[9]
         producer.state.decode(p + 12)
@@ -222,7 +222,7 @@ extension SpoolControl {
             p[4] = record.ready.epoch
             p[5] = record.ready.sequence
             p[6] = record.poolBytes
-            p[7] = record.readyPoolBytes
+            p[7] = record.otherBytes
             p[8] = record.pendingSince
             p[9] = record.transactions
             record.state.encode(p + 12)

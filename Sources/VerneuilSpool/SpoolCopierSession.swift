@@ -119,14 +119,10 @@ public final class SpoolCopierSession: Sendable {
     /// Removes epochs that nobody can come back to.
     public func removeOldEpochs() throws(SystemError) {
         guard let records = try records() else { return }
-        let producer = records.producer
-        let newest = max(producer.staged.epoch, records.builder.epoch)
-        for epoch in try database.epochs() where epoch < newest {
-            if epoch == producer.staged.epoch { continue }
-            if epoch == producer.ready.epoch && records.isReadyPinned { continue }
-            if epoch > producer.staged.epoch && epoch == records.builder.epoch { continue }
-            try Files.removeTree(database.epochPath(epoch))
-        }
+        var keep: Set<UInt64> = [records.producer.staged.epoch]
+        if records.hasProposal { keep.insert(records.builder.epoch) }
+        if records.isReadyPinned { keep.insert(records.producer.ready.epoch) }
+        try database.removeEpochs(except: keep)
     }
 
     /// Removes the database's directory: its file is gone, or another one is at its path.

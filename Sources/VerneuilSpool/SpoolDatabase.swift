@@ -94,6 +94,26 @@ public struct SpoolDatabase: Sendable, Hashable {
         try Files.list(directory).compactMap { $0.hasPrefix("epoch.") ? UInt64($0.dropFirst(6)) : nil }
     }
 
+    /// A number for a new epoch, odd or even as `parity` says: larger than any
+    /// that the records know, and of no directory that holds anything.
+    func unusedEpoch(after records: SpoolControl, parity: UInt64) throws(SystemError) -> UInt64 {
+        var number = max(records.producer.staged.epoch, records.producer.ready.epoch, records.builder.epoch) + 1
+        if number & 1 != parity { number += 1 }
+        // Found only where the control page was lost, or a crash came before the record.
+        while vrn_access("\(epochPath(number))/table", F_OK) == 0 || vrn_access("\(epochPath(number))/base", F_OK) == 0 {
+            number += 2
+        }
+        return number
+    }
+
+    /// Removes all epochs but those in `keep`, and those after `keep`'s largest.
+    func removeEpochs(except keep: Set<UInt64>) throws(SystemError) {
+        let newest = keep.max() ?? 0
+        for epoch in try epochs() where epoch < newest && !keep.contains(epoch) {
+            try Files.removeTree(epochPath(epoch))
+        }
+    }
+
     /// Bytes that the directory takes on disk.
     public func allocatedBytes() -> Int64 {
         func total(_ path: String) -> Int64 {

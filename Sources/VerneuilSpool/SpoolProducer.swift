@@ -144,7 +144,7 @@ public final class SpoolProducer: @unchecked Sendable {
         if doubt == nil {
             if current.point.epoch != record.staged.epoch {
                 // A builder made this epoch: enter it.
-                if record.ready > copied { record.readyPoolBytes = record.poolBytes + record.readyPoolBytes }
+                record.otherBytes &+= record.poolBytes
                 record.poolBytes = 0
             }
             record.staged = current.point
@@ -153,18 +153,15 @@ public final class SpoolProducer: @unchecked Sendable {
             if baseIsWhole && record.ready <= copied && current.point > copied {
                 record.ready = current.point
                 record.readyState = current.state
-                record.readyPoolBytes = 0
+                // The ready snapshot was all that kept an older epoch.
+                record.otherBytes = 0
             }
         } else {
             // Producers' epochs are odd and builders' even, so that no two ever make the same.
-            let last = max(record.staged.epoch, records.builder.epoch)
-            if record.ready <= copied {
-                record.ready = .none
-                record.readyPoolBytes = 0
-            } else {
-                record.readyPoolBytes &+= record.poolBytes
-            }
-            record.staged = SpoolPoint(last + (last & 1 == 0 ? 1 : 2), 0)
+            if record.ready <= copied { record.ready = .none }
+            // Whatever stands in other epochs, until a builder or copier has removed what nobody needs.
+            record.otherBytes &+= record.poolBytes &+ records.builder.poolBytes
+            record.staged = SpoolPoint(try database.unusedEpoch(after: records, parity: 1), 0)
             record.state = SourceState()
             record.poolBytes = 0
             baseIsWhole = false
@@ -316,20 +313,21 @@ public final class SpoolProducer: @unchecked Sendable {
     // MARK: - Bounds (S2)
 
     /// An epoch's own data is at most three times the database: two places a
-    /// chunk, and the full snapshot. What can exceed the bound is an older
-    /// epoch that a ready snapshot keeps: it is given up, newest data first.
+    /// chunk, and the full snapshot. What can exceed the bound is what stands in
+    /// older epochs, for a ready snapshot or because nobody has removed it yet: it is given up.
     private func makeRoom(length: UInt64, chunks: Int, _ epoch: EpochFiles) throws(SystemError) {
+        guard record.otherBytes > 0 else { return }
         let coming = UInt64(chunks) * UInt64(Chunk.size)
-        let total = record.poolBytes &+ basePoolBytes &+ record.readyPoolBytes &+ coming
-        guard record.readyPoolBytes > 0, record.ready.epoch != epoch.number, total > length / 2 * 7 else { return }
-        let given = record.ready.epoch
-        record.ready = .none
-        record.readyPoolBytes = 0
-        try write()
-        for name in ["pool", "base.pool", "table", "base"] {
-            _ = vrn_unlink("\(database.epochPath(given))/\(name)")
+        let base = baseIsWhole ? basePoolBytes : length
+        guard record.poolBytes &+ base &+ record.otherBytes &+ coming > length / 2 * 7 else { return }
+        if record.ready.epoch != epoch.number {
+            record.ready = .none
+            try write()
         }
-        _ = vrn_rmdir(database.epochPath(given))
+        for other in try database.epochs() where other < epoch.number {
+            try Files.removeTree(database.epochPath(other))
+        }
+        record.otherBytes = 0
     }
 
     /// The database became shorter: so does what is kept of it. A ready snapshot
@@ -338,7 +336,7 @@ public final class SpoolProducer: @unchecked Sendable {
         let bound = UInt64(max(chunks, 1)) * UInt64(Chunk.size) / 2 * 7
         let isPinned = record.ready > copied && record.ready.epoch == epoch.number
         if isPinned {
-            guard record.poolBytes &+ basePoolBytes &+ record.readyPoolBytes > bound else { return }
+            guard record.poolBytes &+ basePoolBytes &+ record.otherBytes > bound else { return }
             record.ready = .none
             try write()
         }

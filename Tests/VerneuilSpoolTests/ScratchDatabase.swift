@@ -1,0 +1,135 @@
+import CVerneuil
+import Testing
+import VerneuilFormat
+import VerneuilSpool
+import VerneuilSystem
+
+/// A file that is written as SQLite writes a database, without SQLite: so that
+/// every step of the spool's protocol can be taken, or left out, by itself.
+final class ScratchDatabase {
+    let directory: String
+    let path: String
+    let spool: SpoolDirectory
+    let database: SpoolDatabase
+    let file: Descriptor
+    private(set) var producer: SpoolProducer
+    private let scratch = UnsafeMutableRawPointer.allocate(byteCount: SpoolProducer.scratchBytes, alignment: 4096)
+    var random: SplitMix
+
+    init(seed: UInt64, length: Int, bootID: String? = nil) throws {
+        random = SplitMix(state: seed)
+        let directory = "/tmp/verneuil-spool-\(getpid())-\(UInt64.random(in: 0...UInt64.max))"
+        try Files.makeDirectories(directory)
+        self.directory = directory
+        path = "\(directory)/scratch.db"
+        let file = try Descriptor(path, O_RDWR | O_CREAT, mode: 0o644)
+        spool = SpoolDirectory("\(directory)/spool", bootID: bootID)
+        try spool.prepare()
+        let status = try file.status()
+        self.file = file
+        database = SpoolDatabase(spool, path: path, device: status.device, inode: status.inode)
+        producer = SpoolProducer(database)
+        if length > 0 { try self.file.write(random.bytes(length), at: 0) }
+    }
+
+    deinit {
+        scratch.deallocate()
+        try? Files.removeTree(directory)
+    }
+
+    /// What another process has: nothing that this one remembers.
+    func restartProducer() { producer = SpoolProducer(database) }
+
+    var length: Int { Int((try? file.status().size) ?? 0) }
+    func contents() throws -> [UInt8] { try file.read(count: length, at: 0) }
+
+    /// One transaction: `changes` random writes, perhaps a new length.
+    @discardableResult
+    func commit(changes: Int = 2, newLength: Int? = nil) throws -> (SpoolProducer.Staged, SpoolProducer.Doubt?) {
+        let (doubt, tag) = try begin()
+        let dirty = try write(changes: changes, newLength: newLength)
+        return (try stage(tag, dirty), doubt)
+    }
+
+    func begin() throws -> (SpoolProducer.Doubt?, VersionTag) {
+        let doubt = try producer.begin(SourceState.read(file.fd, path: path))
+        return (doubt, try VersionTag.replace(file.fd, path: path))
+    }
+
+    /// Writes as a transaction would, and answers which chunks may have changed.
+    func write(changes: Int, newLength: Int? = nil) throws -> Set<UInt32> {
+        let before = length
+        var dirty: Set<UInt32> = [0]
+        if let newLength {
+            try file.truncate(to: Int64(newLength))
+            let low = min(before, newLength)
+            for i in (low >> 16)..<max(low >> 16, Chunk.count(forLength: UInt64(newLength))) { dirty.insert(UInt32(i)) }
+        }
+        let now = max(1, length)
+        for _ in 0..<changes {
+            let at = Int(random.next() % UInt64(now))
+            let bytes = random.bytes(min(now - at, 1 + Int(random.next() % 5000)))
+            try file.write(bytes, at: Int64(at))
+            for i in (at >> 16)...((at + bytes.count - 1) >> 16) { dirty.insert(UInt32(i)) }
+        }
+        // The change counter: each transaction changes the header.
+        try file.write(random.bytes(4), at: 24)
+        return dirty
+    }
+
+    func stage(_ tag: VersionTag, _ dirty: Set<UInt32>) throws -> SpoolProducer.Staged {
+        let sorted = dirty.sorted()
+        return try sorted.withUnsafeBufferPointer { indexes in
+            try producer.stage(file.fd, path: path, tag: tag, scratch: scratch) { _ in indexes }
+        }
+    }
+
+    func build(slice: Double? = nil) throws -> SpoolBuilder.Outcome {
+        try SpoolBuilder(database).run(deadline: slice.map { MonotonicTime.now.advanced(seconds: $0) }) { _, _ in false }
+    }
+
+    /// Until the file's mtime is old enough to be told from the next write's.
+    func rest() { usleep(30_000) }
+
+    func session() throws -> SpoolCopierSession { try #require(try SpoolCopierSession.open(database)) }
+}
+
+/// All the bytes of a snapshot. Those that are stored, and so needn't be in the spool any more, come from `stored`.
+func bytes(of snapshot: StagedSnapshot, stored: [Fingerprint: [UInt8]] = [:]) throws -> [UInt8] {
+    var all: [UInt8] = []
+    for index in snapshot.chunks.indices {
+        let bytes = try snapshot.chunk(index) ?? stored[snapshot.chunks[index]]
+        all += try #require(bytes, "chunk \(index) of snapshot \(snapshot.point)")
+    }
+    return all
+}
+
+/// What a store has after a snapshot was copied.
+func keep(_ bytes: [UInt8], in stored: inout [Fingerprint: [UInt8]]) {
+    for start in stride(from: 0, to: bytes.count, by: Chunk.size) {
+        let chunk = Array(bytes[start..<min(start + Chunk.size, bytes.count)])
+        stored[chunk.withUnsafeBytes(Chunk.fingerprint)] = chunk
+    }
+}
+
+/// Steele, Lea, Flood: "Fast splittable pseudorandom number generators" (2014).
+struct SplitMix: RandomNumberGenerator {
+    var state: UInt64
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+    mutating func bytes(_ count: Int) -> [UInt8] {
+        (0..<count).map { _ in UInt8(truncatingIfNeeded: next()) }
+    }
+}
+
+/// A new seed each run, printed so that a failure can be repeated.
+func freshSeed(_ test: String = #function) -> UInt64 {
+    let seed = UInt64.random(in: 0...UInt64.max)
+    print("\(test): seed \(seed)")
+    return seed
+}

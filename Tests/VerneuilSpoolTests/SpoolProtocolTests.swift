@@ -1,0 +1,309 @@
+import CVerneuil
+import Testing
+import VerneuilFormat
+import VerneuilSpool
+import VerneuilSystem
+
+@Suite(.serialized) struct SpoolProtocolTests {
+    @Test func aSmallDatabaseIsWholeAfterItsFirstTransactionAndABuilder() throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 300_000)
+        let (staged, doubt) = try db.commit()
+        #expect(doubt == .firstUse)
+        #expect(!staged.isWhole)
+        #expect(try db.session().snapshot() == nil)
+        #expect(try db.build() == .whole(built: true))
+        let snapshot = try #require(try db.session().snapshot())
+        #expect(try bytes(of: snapshot) == db.contents())
+        #expect(try db.build() == .whole(built: false))
+    }
+
+    // R2, R4
+    @Test func theReadySnapshotStaysStillUnderLaterTransactions() throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 700_000)
+        try db.commit()
+        _ = try db.build()
+        let session = try db.session()
+        var stored: [Fingerprint: [UInt8]] = [:]
+        for _ in 0..<30 {
+            let before = try db.contents()
+            let snapshot = try #require(try session.snapshot())
+            let expected = try snapshot.point == db.database.control()?.current.point ? before : nil
+            for _ in 0..<Int(db.random.next() % 12) {
+                try db.commit(changes: 6)
+                if db.random.next() % 4 == 0 { db.restartProducer() }
+            }
+            let found = try bytes(of: snapshot, stored: stored)
+            if let expected { #expect(found == expected) }
+            #expect(try session.stands(snapshot.point) || expected == nil)
+            if db.random.next() % 3 != 0 {
+                keep(found, in: &stored)
+                try session.finish(snapshot.point, everywhere: true)
+            }
+            try db.commit(changes: 3)
+        }
+    }
+
+    // S6
+    @Test func aCopierReachesTheNewestStateWhenWritesPause() throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 200_000)
+        try db.commit()
+        _ = try db.build()
+        let session = try db.session()
+        var stored: [Fingerprint: [UInt8]] = [:]
+        for _ in 0..<20 {
+            for _ in 0..<5 { try db.commit() }
+            for _ in 0..<3 {
+                guard let snapshot = try session.snapshot() else { break }
+                let newest = try #require(try db.database.control()).current.point
+                let found = try bytes(of: snapshot, stored: stored)
+                if snapshot.point == newest { #expect(try found == db.contents()) }
+                keep(found, in: &stored)
+                try session.finish(snapshot.point, everywhere: true)
+            }
+            #expect(try session.snapshot() == nil)
+            let records = try #require(try db.database.control())
+            #expect(records.copier.everywhere == records.current.point)
+            #expect(records.pendingSince == nil)
+        }
+    }
+
+    // S3, R1
+    @Test func aTransactionThatIsNeverStagedLeavesDoubtAndTheReadySnapshot() throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 400_000)
+        try db.commit()
+        _ = try db.build()
+        let before = try db.contents()
+        let session = try db.session()
+        let point = try #require(try session.snapshot()).point
+        // The process dies after it began, having changed some of the file.
+        _ = try db.begin()
+        _ = try db.write(changes: 4)
+        db.restartProducer()
+        // begin made the newest snapshot ready, so that it outlives the crash.
+        let survivor = try #require(try session.snapshot())
+        #expect(survivor.point == point)
+        #expect(try bytes(of: survivor) == before)
+        let (staged, doubt) = try db.commit()
+        #expect(doubt == .unfinished)
+        #expect(staged.point.epoch > point.epoch)
+        #expect(!staged.isWhole)
+        #expect(try bytes(of: try #require(try session.snapshot())) == before)
+        try session.finish(point, everywhere: true)
+        #expect(try db.build() == .whole(built: true))
+        #expect(try bytes(of: try #require(try session.snapshot())) == db.contents())
+    }
+
+    // I5
+    @Test(arguments: ["write", "length", "tag", "header"])
+    func aStrangersChangeIsNoticedAtTheNextTransaction(_ kind: String) throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 400_000)
+        try db.commit()
+        _ = try db.build()
+        db.rest()
+        switch kind {
+        case "write": try db.file.write([1, 2, 3], at: 200_000)
+        case "length": try db.file.truncate(to: 399_000)
+        case "tag": _ = try VersionTag.replace(db.file.fd, path: db.path)
+        default: try db.file.write([9], at: 27)
+        }
+        let (staged, doubt) = try db.commit()
+        #expect(doubt == .changed)
+        #expect(!staged.isWhole)
+        #expect(try db.build() == .whole(built: true))
+        #expect(try bytes(of: try #require(try db.session().snapshot())) == db.contents())
+    }
+
+    // R7
+    @Test func aBuilderMakesASnapshotOfAFileThatNobodyWrote() throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 500_000)
+        db.rest()
+        #expect(try db.build() == .whole(built: true))
+        let session = try db.session()
+        #expect(try bytes(of: try #require(try session.snapshot())) == db.contents())
+        // A transaction enters the builder's epoch.
+        let (staged, doubt) = try db.commit()
+        #expect(doubt == nil)
+        #expect(staged.isWhole)
+        #expect(staged.point.epoch % 2 == 0)
+    }
+
+    // R7
+    @Test func aBuildersEpochIsVoidOnceATransactionWentOnWithoutIt() throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 200_000)
+        try db.commit()
+        _ = try db.build()
+        db.rest()
+        try db.file.write([7], at: 100_000)
+        db.rest()
+        #expect(try db.build() == .whole(built: true))
+        let proposed = try #require(try db.database.control())
+        #expect(proposed.hasProposal)
+        try db.file.write([8], at: 100_001)
+        try db.commit()
+        let after = try #require(try db.database.control())
+        #expect(!after.hasProposal)
+        #expect(after.current.point.epoch > proposed.current.point.epoch)
+    }
+
+    // R6
+    @Test func aSnapshotCompletesInSlicesWhileTransactionsGoOn() throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 12_000_000)
+        try db.commit()
+        var slices = 0
+        while try db.build(slice: 0.0001) != .whole(built: true) {
+            slices += 1
+            try db.commit(changes: 5)
+            if slices % 7 == 0 { db.restartProducer() }
+            try #require(slices < 1000)
+        }
+        #expect(slices > 3)
+        let session = try db.session()
+        #expect(try bytes(of: try #require(try session.snapshot())) == db.contents())
+    }
+
+    // R6: a transaction that was open when the builder came to its end.
+    @Test func aSnapshotBuiltDuringATransactionIsValidOnlyOnceThatIsStaged() throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 300_000)
+        try db.commit()
+        let (_, tag) = try db.begin()
+        let writer = try Descriptor(db.path, O_RDWR)
+        #expect(vrn_ofd_lock(writer.fd, Int16(F_WRLCK), 0x4000_0002, 510) == 0)
+        let dirty = try db.write(changes: 10)
+        #expect(try db.build() == .whole(built: true))
+        #expect(try db.session().snapshot() == nil)
+        #expect(vrn_ofd_lock(writer.fd, Int16(F_UNLCK), 0, 0) == 0)
+        let staged = try db.stage(tag, dirty)
+        #expect(staged.point.sequence == 2)
+        #expect(try bytes(of: try #require(try db.session().snapshot())) == db.contents())
+    }
+
+    // S4
+    @Test func anotherBootTrustsNothingAndRemovesIt() throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 100_000, bootID: "one boot")
+        try db.commit()
+        _ = try db.build()
+        let next = SpoolDirectory(db.spool.root, bootID: "the next boot")
+        #expect(try next.databases().isEmpty)
+        try next.prepare()
+        #expect(try next.databases().isEmpty)
+        #expect(try Files.status(db.spool.boot) == nil)
+    }
+
+    // S9
+    @Test func aRetiredDirectoryIsLeftByThoseWhoHaveItOpen() throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 100_000)
+        try db.commit()
+        _ = try db.build()
+        try db.session().retire()
+        #expect(try Files.status(db.database.directory) == nil)
+        let (staged, doubt) = try db.commit()
+        #expect(doubt == .firstUse)
+        #expect(!staged.isWhole)
+        #expect(try db.build() == .whole(built: true))
+        #expect(try bytes(of: try #require(try db.session().snapshot())) == db.contents())
+    }
+
+    @Test func aDamagedControlPageIsReplaced() throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 100_000)
+        try db.commit()
+        _ = try db.build()
+        let control = try Descriptor("\(db.database.directory)/control", O_RDWR)
+        try control.write([0xFF, 0xFE], at: 40)
+        #expect(try db.database.control() == nil)
+        let (_, doubt) = try db.commit()
+        #expect(doubt == .firstUse)
+        #expect(try db.build() == .whole(built: true))
+        #expect(try bytes(of: try #require(try db.session().snapshot())) == db.contents())
+    }
+
+    // R10
+    @Test func aDamagedChunkIsNotHandedOut() throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 300_000)
+        try db.commit()
+        _ = try db.build()
+        let snapshot = try #require(try db.session().snapshot())
+        let pool = try Descriptor("\(db.database.directory)/epoch.1/base.pool", O_RDWR)
+        var injured = 0
+        for index in snapshot.chunks.indices where try index > 0 && snapshot.chunk(index) != nil {
+            let at = Int64(index) * 65536 + 5
+            let old = try pool.read(count: 1, at: at)
+            if old.isEmpty { continue }
+            try pool.write([old[0] ^ 1], at: at)
+            if try snapshot.chunk(index) == nil { injured += 1 }
+        }
+        #expect(injured > 0)
+    }
+
+    @Test func aLostUpdateIsFoundByTheAudit() throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 300_000)
+        try db.commit()
+        _ = try db.build()
+        #expect(try SpoolBuilder(db.database).audit(samples: nil) { _ in 0 } == .sound)
+        // A transaction changes a chunk and the tracker misses it.
+        let (_, tag) = try db.begin()
+        try db.file.write([1, 2, 3, 4, 5], at: 3 * 65536 + 17)
+        _ = try db.stage(tag, [0])
+        #expect(try SpoolBuilder(db.database).audit(samples: nil) { _ in 0 } == .wrong(3))
+        #expect(try db.database.distrust())
+        let (_, doubt) = try db.commit()
+        #expect(doubt == .distrusted)
+        #expect(try db.build() == .whole(built: true))
+        #expect(try SpoolBuilder(db.database).audit(samples: nil) { _ in 0 } == .sound)
+    }
+
+    // S2
+    @Test func theSpoolStaysBelowFourTimesTheDatabaseWhateverCopiersDo() throws {
+        let seed = freshSeed()
+        let db = try ScratchDatabase(seed: seed, length: 2_000_000)
+        var worst = 0.0
+        var stored: [Fingerprint: [UInt8]] = [:]
+        for step in 0..<400 {
+            let length = db.length
+            switch db.random.next() % 40 {
+            case 0: try db.commit(changes: 3, newLength: max(65536, length / Int(1 + db.random.next() % 6)))
+            case 1, 2: try db.commit(changes: 3, newLength: min(6_000_000, length + Int(db.random.next() % 900_000)))
+            case 3:
+                // A stranger: the next transaction begins an epoch.
+                try db.file.write(db.random.bytes(10), at: Int64(db.random.next() % UInt64(length)))
+                try db.commit()
+                _ = try db.build()
+            case 4:
+                if let session = try SpoolCopierSession.open(db.database), let snapshot = try session.snapshot() {
+                    keep(try bytes(of: snapshot, stored: stored), in: &stored)
+                    try session.finish(snapshot.point, everywhere: db.random.next() % 2 == 0)
+                }
+            case 5: _ = try db.build()
+            default: try db.commit(changes: Int(db.random.next() % 20))
+            }
+            let size = db.database.allocatedBytes()
+            let bound = Int64(4 * db.length + 131_072)
+            worst = max(worst, Double(size) / Double(db.length))
+            try #require(size <= bound, "step \(step), seed \(seed): \(size) bytes for a database of \(db.length)")
+            if let session = try SpoolCopierSession.open(db.database), let snapshot = try session.snapshot(),
+                snapshot.point == (try db.database.control())?.current.point, step % 10 == 0
+            {
+                try #require(try bytes(of: snapshot, stored: stored) == db.contents(), "step \(step), seed \(seed)")
+            }
+        }
+        print("largest spool: \(worst) times the database")
+    }
+
+    // S7, S8
+    @Test func copiersExcludeOneAnotherAndFilesArePrivate() throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 100_000)
+        try db.commit()
+        _ = try db.build()
+        do {
+            let first = try db.session()
+            #expect(try SpoolCopierSession.open(db.database) == nil)
+            _ = first.database
+        }
+        #expect(try SpoolCopierSession.open(db.database) != nil)
+        func check(_ path: String) throws {
+            let status = try #require(try Files.status(path, followLinks: false))
+            #expect(status.mode & 0o077 == 0, "\(path)")
+            if status.isDirectory { for name in try Files.list(path) { try check("\(path)/\(name)") } }
+        }
+        try check(db.spool.root)
+    }
+}

@@ -71,10 +71,11 @@ let package = Package(
         .target(
             name: "VerneuilS3",
             dependencies: [
-                "VerneuilStore", "VerneuilSystem",
+                "CVerneuil", "VerneuilStore", "VerneuilSystem",
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOTLS", package: "swift-nio"),
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),

@@ -3,6 +3,7 @@
 #ifndef CVERNEUIL_H
 #define CVERNEUIL_H
 #include "vrn_system.h"
+#include "vrn_process.h"
 #include "vrn_sqlite.h"
 #include "vrn_file.h"
 #include "vrn_umash.h"

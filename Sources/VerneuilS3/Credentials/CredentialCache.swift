@@ -1,0 +1,143 @@
+import Logging
+import NIOCore
+import VerneuilSystem
+
+/// The credentials in use: one look-up at a time for all requests, renewed
+/// before they expire, while the old ones still serve; absence is believed for
+/// a while. Look-ups run on a thread of their own. Confined to its event loop.
+final class CredentialCache: @unchecked Sendable {
+    typealias Completion = (Result<Held, Failure>) -> Void
+
+    /// Credentials with the number of the look-up that brought them.
+    struct Held {
+        var credentials: S3Credentials
+        var generation: Int
+    }
+    struct Failure: Error {
+        var reason: String
+    }
+
+    private let provider: any CredentialProvider
+    private let context: CredentialContext
+    private let loop: any EventLoop
+    private let pause: Double
+    private let logger: Logger
+
+    private var held: Held?
+    /// When to look for new ones though the old ones serve.
+    private var renewal: MonotonicTime?
+    private var failure: (reason: String, until: MonotonicTime)?
+    private var isLooking = false
+    private var waiting: [Completion] = []
+    /// When a server last made us look again.
+    private var lastDemand: MonotonicTime?
+
+    /// Credentials are renewed so long before they expire, in seconds, or after
+    /// half of their time where that is later.
+    private static let lead = 300.0...600.0
+
+    /// - Parameter pause: how long to believe that there are none, in seconds.
+    init(
+        _ provider: any CredentialProvider, context: CredentialContext, loop: any EventLoop, pause: Double,
+        logger: Logger
+    ) {
+        self.provider = provider
+        self.context = context
+        self.loop = loop
+        self.pause = pause
+        self.logger = logger
+    }
+
+    var current: S3Credentials? { held?.credentials }
+
+    func get(_ completion: @escaping Completion) {
+        let now = MonotonicTime.now
+        if let held, isValid(held.credentials) {
+            if let renewal, renewal <= now { look() }
+            return completion(.success(held))
+        }
+        if let failure, failure.until > now { return completion(.failure(Failure(reason: failure.reason))) }
+        waiting.append(completion)
+        look()
+    }
+
+    /// A server has refused the credentials of that look-up: gets others, and
+    /// answers whether there are any. A provider that keeps bringing the same
+    /// ones is asked every ten seconds at most.
+    func replace(_ refused: Held, _ completion: @escaping (Bool) -> Void) {
+        if let held, held.generation != refused.generation {
+            return completion(!held.credentials.hasSameSecrets(as: refused.credentials))
+        }
+        let now = MonotonicTime.now
+        if !isLooking, let lastDemand, now.seconds(since: lastDemand) < 10 { return completion(false) }
+        lastDemand = now
+        waiting.append { result in
+            guard case .success(let held) = result else { return completion(false) }
+            completion(!held.credentials.hasSameSecrets(as: refused.credentials))
+        }
+        look()
+    }
+
+    private func isValid(_ credentials: S3Credentials) -> Bool {
+        guard let expiration = credentials.expiration else { return true }
+        return expiration > wallClock().seconds
+    }
+
+    private func look() {
+        guard !isLooking else { return }
+        isLooking = true
+        do throws(SystemError) {
+            try Threads.spawn("vrn-credentials") { [self] in
+                let result: Result<S3Credentials, CredentialError>
+                do throws(CredentialError) {
+                    result = .success(try provider.load(context))
+                } catch {
+                    result = .failure(error)
+                }
+                loop.execute { self.found(result) }
+            }
+        } catch {
+            found(.failure(.failed("\(error)")))
+        }
+    }
+
+    private func found(_ result: Result<S3Credentials, CredentialError>) {
+        isLooking = false
+        let now = MonotonicTime.now
+        switch result {
+        case .success(let credentials) where isValid(credentials):
+            if held?.credentials.source != credentials.source {
+                logger.info("credentials found", metadata: ["source": "\(credentials.source)"])
+            }
+            held = Held(credentials: credentials, generation: (held?.generation ?? 0) + 1)
+            failure = nil
+            renewal = credentials.expiration.map { expiration in
+                let lifetime = Double(expiration - wallClock().seconds)
+                return now.advanced(seconds: max(lifetime - .random(in: Self.lead), lifetime * .random(in: 0.4...0.6)))
+            }
+        case .success(let credentials):
+            failed("the credentials from \(credentials.source) have expired already", now)
+        case .failure(.absent(let reason)), .failure(.failed(let reason)):
+            failed(reason, now)
+        }
+        let answer: Result<Held, Failure>
+        if let held, isValid(held.credentials) {
+            answer = .success(held)
+        } else {
+            answer = .failure(Failure(reason: failure?.reason ?? "no credentials"))
+        }
+        let waiting = waiting
+        self.waiting = []
+        for completion in waiting { completion(answer) }
+    }
+
+    private func failed(_ reason: String, _ now: MonotonicTime) {
+        failure = (reason, now.advanced(seconds: pause))
+        // Where the old ones still serve, don't wait until they don't.
+        if let expiration = held?.credentials.expiration {
+            let left = Double(expiration - wallClock().seconds)
+            renewal = now.advanced(seconds: min(pause, max(1, left / 4)))
+        }
+        logger.warning("no new credentials", metadata: ["reason": "\(reason)"])
+    }
+}

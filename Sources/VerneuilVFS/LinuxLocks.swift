@@ -16,7 +16,8 @@ import CVerneuil
 // reached from RESERVED by way of PENDING, where it stays if readers are left;
 // and directly from SHARED by whoever rolls back a hot journal: without
 // RESERVED, so that others still see the journal as hot, and without PENDING,
-// which two of them might otherwise hold against each other in turn.
+// since there are no readers to wait for but others who want to do the same.
+// (So does the unix VFS from 3.41 on; earlier ones take PENDING on that way too.)
 //
 // The unix VFS takes POSIX locks, which a process loses when it closes any
 // descriptor of the file. These are open file description locks: they conflict

@@ -33,14 +33,16 @@ extension LinuxVFS {
     static func findTemporaryDirectory() -> String? {
         if let path = temporaryDirectory.lock.withLock({ temporaryDirectory.path }), isUsable(path) { return path }
         if let path = applicationsTemporaryDirectory(), isUsable(path) { return path }
-        for variable in ["SQLITE_TMPDIR", "TMPDIR"] {
-            if let value = getenv(variable) {
-                let path = String(cString: value)
-                if isUsable(path) { return path }
-            }
-        }
-        return ["/var/tmp", "/usr/tmp", "/tmp", "."].first(where: isUsable)
+        return otherTemporaryDirectories.first(where: isUsable)
     }
+
+    /// The environment as it was when the VFS was registered, as with the unix
+    /// VFS: getenv must not run beside a setenv in another thread of the host.
+    static let otherTemporaryDirectories: [String] = {
+        let variables = ["SQLITE_TMPDIR", "TMPDIR"]
+        let values = variables.compactMap { name in getenv(name).map { String(cString: $0) } }
+        return values + ["/var/tmp", "/usr/tmp", "/tmp", "."]
+    }()
 
     private static func applicationsTemporaryDirectory() -> String? {
         withUnsafeTemporaryAllocation(of: CChar.self, capacity: Int(PATH_MAX)) { buffer in

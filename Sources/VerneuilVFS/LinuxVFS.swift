@@ -16,6 +16,7 @@ public enum LinuxVFS {
     /// Safe from any thread.
     public static func register(makeDefault: Bool) -> Int32 {
         guard vrn_sqlite3_has_api() != 0 else { return SQLITE_MISUSE }
+        _ = otherTemporaryDirectories
         return vrn_sqlite3_vfs_register(shared, makeDefault ? 1 : 0)
     }
 

@@ -1,0 +1,23 @@
+import CVerneuil
+import VerneuilSystem
+
+/// The preloaded library that makes system calls fail (Tests/Support/faultio).
+public enum FaultIO {
+    /// Compiles it with `cc` into `directory`; its path, for LD_PRELOAD.
+    public static func build(in directory: String) throws -> String {
+        let source = "\(Files.directory(of: Files.directory(of: #filePath)))/faultio/faultio.c"
+        let library = "\(directory)/faultio.so"
+        let result = try Processes.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"])
+        guard result.status == 0 else { throw SystemError("cc: \(result.output)", source, EINVAL) }
+        return library
+    }
+
+    public static let isLoaded = dlsym(nil, "faultio_configure") != nil
+
+    /// In a process that has it preloaded: a new plan, see faultio.c. An empty one lets everything through.
+    public static func configure(_ plan: String) {
+        typealias Configure = @convention(c) (UnsafePointer<CChar>) -> Void
+        guard let symbol = dlsym(nil, "faultio_configure") else { return }
+        unsafeBitCast(symbol, to: Configure.self)(plan)
+    }
+}

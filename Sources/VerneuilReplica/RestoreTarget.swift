@@ -1,0 +1,145 @@
+import CVerneuil
+import VerneuilSystem
+
+/// The file that a restore makes: `PATH.partial` until all of it is there, then PATH.
+///
+/// What it promises, and why:
+/// - *PATH is all of the old file or all of the new one*, also after a power
+///   failure: the new one is synced before it is renamed, the directory after.
+/// - *A database in use is left alone.* Whoever reads or writes PATH with
+///   SQLite holds one of its lock bytes (all 512 are tried, against both kinds
+///   of locks); while a restore is about to replace the file it holds them all,
+///   so that nobody begins. A connection without a transaction holds none, and
+///   is not noticed (unless the database is in WAL mode).
+/// - *No journal meets a database that it isn't of*: a non-empty one beside
+///   PATH means that the database was not closed, and SQLite would roll it back
+///   into the new file. With `force` it is removed before the rename.
+/// - *Two restores to one PATH don't mix*: PATH.partial is locked with flock(2).
+/// - What is left of an interrupted restore is PATH.partial and nothing else.
+struct RestoreTarget: ~Copyable {
+    /// Absolute, without links.
+    let path: String
+    let partial: Descriptor
+    /// Bytes that an earlier restore has left in the partial file.
+    let found: Int64
+    /// The file to be replaced, locked.
+    private let old: Descriptor?
+    private let force: Bool
+
+    static func partialPath(_ path: String) -> String { "\(path).partial" }
+    /// SQLite's PENDING, RESERVED and 510 SHARED bytes.
+    private static let lockBytes: (start: Int64, count: Int64) = (0x4000_0000, 512)
+    private static let journals = ["-journal", "-wal"]
+
+    /// - Parameter force: replaces a database that is in use, or has a journal.
+    static func open(_ name: String, force: Bool) throws(ReplicaError) -> RestoreTarget {
+        guard let path = Files.canonical(name) else {
+            throw .refused("\(name): can't be restored to: there is no such directory")
+        }
+        do throws(SystemError) {
+            return try RestoreTarget(path, force)
+        } catch {
+            throw explain(error, path)
+        }
+    }
+
+    private init(_ path: String, _ force: Bool) throws(SystemError) {
+        let old = try Self.lockExisting(path, force: force)
+        if !force { try Self.refuseJournals(path) }
+        let partial = try Self.openPartial(Self.partialPath(path))
+        try Self.inheritPermissions(from: old, to: partial)
+        found = try partial.status().size
+        self.path = path
+        self.force = force
+        self.old = old
+        self.partial = partial
+    }
+
+    /// Puts the finished file in its place.
+    consuming func publish() throws(ReplicaError) {
+        do throws(SystemError) {
+            try partial.sync()
+            for journal in Self.journals {
+                // What came there meanwhile is somebody's who has the old file open.
+                if !force { try Self.refuseJournals(path) }
+                try Files.remove(path + journal)
+            }
+            try Files.rename(Self.partialPath(path), to: path)
+            try Files.syncDirectory(of: path)
+        } catch {
+            throw Self.explain(error, path)
+        }
+    }
+
+    // MARK: The file that is there
+
+    private static func lockExisting(_ path: String, force: Bool) throws(SystemError) -> Descriptor? {
+        guard let status = try Files.status(path) else { return nil }
+        guard status.isRegularFile else { throw SystemError("restore", path, status.isDirectory ? EISDIR : EINVAL) }
+        if force { return try? Descriptor(path, O_RDONLY) }
+        var fd = vrn_open(path, O_RDWR, 0)
+        let canWrite = fd >= 0
+        if fd == -EACCES || fd == -EROFS { fd = vrn_open(path, O_RDONLY, 0) }
+        try SystemError.check(fd, "open", path)
+        let result =
+            canWrite
+            ? vrn_ofd_lock(fd, Int16(F_WRLCK), lockBytes.start, lockBytes.count)
+            : vrn_ofd_test(fd, Int16(F_WRLCK), lockBytes.start, lockBytes.count)
+        guard result != 0 else { return Descriptor(owning: fd, path: path) }
+        // Left open: if it is this process whose SQLite has locked the file, by
+        // POSIX locks, then closing any descriptor of the file would drop them.
+        throw SystemError("lock", path, result == 1 || result == -EAGAIN ? EBUSY : -result)
+    }
+
+    private static func refuseJournals(_ path: String) throws(SystemError) {
+        for journal in journals {
+            if let status = try Files.status(path + journal), status.size > 0 {
+                throw SystemError("restore", path + journal, ENOTEMPTY)
+            }
+        }
+    }
+
+    private static func explain(_ error: SystemError, _ path: String) -> ReplicaError {
+        switch error.code {
+        case EBUSY:
+            .refused("\(path) is in use as a database: close it, restore to another file, or force it")
+        case ENOTEMPTY:
+            .refused(
+                "\(error.path) is not empty: \(path) was not closed properly; open it once with SQLite, restore to another file, or force it"
+            )
+        case EWOULDBLOCK: .refused("\(error.path): another restore is writing it")
+        case EISDIR: .refused("\(error.path) is a directory")
+        case EINVAL where error.operation != "lock": .refused("\(error.path) is not a regular file")
+        default: .system(error)
+        }
+    }
+
+    // MARK: The partial file
+
+    private static func openPartial(_ path: String) throws(SystemError) -> Descriptor {
+        while true {
+            let file = try Descriptor(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, mode: 0o644)
+            let status = try file.status()
+            guard status.isRegularFile else { throw SystemError("open", path, EINVAL) }
+            try SystemError.check(vrn_flock(file.fd, LOCK_EX | LOCK_NB), "flock", path)
+            // Another restore may have finished, and renamed it away, before the lock was had.
+            if let named = try Files.status(path, followLinks: false), named.inode == status.inode,
+                named.device == status.device
+            {
+                return file
+            }
+        }
+    }
+
+    private static func inheritPermissions(from old: borrowing Descriptor?, to new: borrowing Descriptor) throws(SystemError) {
+        switch old {
+        case .some(let old):
+            var st = stat()
+            try SystemError.check(vrn_fstat(old.fd, &st), "fstat", old.path)
+            // Only root may give files away; others keep what they make.
+            _ = vrn_fchown(new.fd, st.st_uid, st.st_gid)
+            try SystemError.check(vrn_fchmod(new.fd, UInt32(st.st_mode) & 0o777), "fchmod", new.path)
+        case .none: break
+        }
+    }
+}

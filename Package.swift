@@ -155,7 +155,7 @@ let package = Package(
             name: "VerneuilSpoolTests", dependencies: ["VerneuilSpool", "VerneuilFormat", "VerneuilSystem", "CVerneuil"],
             swiftSettings: swiftSettings, linkerSettings: zstd),
         .testTarget(
-            name: "VerneuilCoreTests", dependencies: ["VerneuilCore", "VerneuilSystem", "CVerneuil"],
+            name: "VerneuilCoreTests", dependencies: ["VerneuilCore", "VerneuilReplica", "VerneuilSystem", "CVerneuil"],
             swiftSettings: swiftSettings, linkerSettings: zstd),
     ]
 )

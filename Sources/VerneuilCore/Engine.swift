@@ -1,27 +1,46 @@
 import CVerneuil
 import Logging
 import VerneuilFormat
+import VerneuilReplica
+import VerneuilReplication
 import VerneuilSpool
 import VerneuilStore
 import VerneuilSystem
 import VerneuilVFS
 
-/// A configuration put to work: the stores and caches that it names.
+/// A configuration put to work: the stores and caches that it names, and the
+/// replication through them.
 ///
-/// Safe from any thread.
+/// Safe from any thread. Nothing is opened or contacted before the first use.
 public final class Engine: Sendable {
     public let configuration: Configuration
     /// Where replicated data is kept, in the order in which readers try them.
     public let stores: [any ObjectStore]
+    /// What replicas and restores read from.
+    public let replicas: ReplicaEnvironment
     /// nil where replication is off.
-    public let spool: SpoolDirectory?
+    public let replicator: Replicator?
 
-    /// Fails where a target can't be set up: one that is left out in silence is a missing backup.
+    /// - Throws: where a target can't be set up: one left out in silence would be a missing backup.
     public init(_ configuration: Configuration) throws(ConfigurationError) {
         self.configuration = configuration
-        stores = try Self.stores(configuration)
-        spool = configuration.spoolingDirectory.map {
+        let stores = try Self.stores(configuration)
+        let caches = Self.caches(configuration)
+        let spool = configuration.spoolingDirectory.map {
             SpoolDirectory($0, permissions: configuration.spoolingDirectoryPermissions)
+        }
+        self.stores = stores
+        replicas = ReplicaEnvironment(
+            caches: caches, stores: stores, policy: configuration.snapshotLoading,
+            tempDirectory: configuration.temporaryDirectory, tap: { spool?.tap($0) })
+        let publish: @Sendable (Fingerprint, [UInt8]) -> Void = { fingerprint, bytes in
+            for cache in caches where !cache.isReadOnly { cache.publish(fingerprint, bytes) }
+        }
+        replicator = spool.map {
+            Replicator(
+                spool: $0, targets: stores.map { ReplicationTarget($0) }, options: ReplicationOptions(configuration),
+                logger: Logger(label: "verneuil.replication"),
+                didStoreChunk: caches.allSatisfy(\.isReadOnly) ? nil : publish)
         }
     }
 
@@ -37,12 +56,26 @@ public final class Engine: Sendable {
         return stores
     }
 
+    private static func caches(_ configuration: Configuration) -> [CacheDirectory] {
+        configuration.targets.compactMap { target in
+            switch target {
+            case .local(let cache):
+                CacheDirectory(
+                    local: cache.directory, shards: cache.shards, capacity: cache.capacity,
+                    appendInstanceID: cache.appendInstanceID)
+            case .readOnly(let cache):
+                CacheDirectory(readOnly: cache.directory, shards: cache.shards, appendInstanceID: cache.appendInstanceID)
+            case .s3, .directory: nil
+            }
+        }
+    }
+
     /// The manifest of a database as this machine last uploaded it, since it
     /// started; nil where it hasn't.
     /// - Parameter databasePath: canonical.
     public func lastUploaded(databasePath: String) throws(FormatError) -> ReplicationInfo? {
         let name = ManifestName.make(host: Host.name(), path: databasePath)
-        guard let manifest = spool?.tap(name) else { return nil }
+        guard let manifest = replicator?.spool.tap(name) else { return nil }
         return try ReplicationInfo(manifest: manifest, name: name)
     }
 
@@ -70,9 +103,34 @@ public final class Engine: Sendable {
             let engine = try Engine(configuration)
             let logger = Logger(label: "verneuil.configuration")
             for warning in configuration.warnings { logger.warning("\(warning)") }
-            _ = LinuxVFS.register(makeDefault: configuration.makeDefault)
+            engine.registerVFSs(logger)
             installed = engine
             return true
         }
+    }
+
+    private func registerVFSs(_ logger: Logger) {
+        if let directory = configuration.temporaryDirectory { LinuxVFS.setTemporaryDirectory(directory) }
+        // Before the VFS is known: no connection may be opened without it.
+        ReplicatedVFS.replicator = replicator
+        for (name, result) in [
+            (LinuxVFS.name, LinuxVFS.register(makeDefault: false)),
+            (SnapshotVFS.name, SnapshotVFS.register(environment: replicas)),
+            (ReplicatedVFS.name, ReplicatedVFS.register(makeDefault: configuration.makeDefault)),
+        ] where result != SQLITE_OK {
+            logger.error("SQLite refuses the VFS", metadata: ["vfs": "\(name)", "code": "\(result)"])
+        }
+    }
+}
+
+extension ReplicationOptions {
+    init(_ configuration: Configuration) {
+        self.init()
+        commitBudget = configuration.pacing.commitBudget
+        manifestInterval = configuration.pacing.manifestInterval
+        passInterval = configuration.pacing.passInterval
+        workers = configuration.pacing.workers
+        uploadWindow = configuration.pacing.uploadsInFlight
+        generatedBy = "verneuil-swift \(Version.description)"
     }
 }

@@ -1,6 +1,7 @@
+import CVerneuil
 import Testing
 import VerneuilCore
-import CVerneuil
+import VerneuilReplica
 import VerneuilSystem
 
 private func parse(_ json: String) throws -> Configuration {
@@ -58,7 +59,7 @@ private func parse(_ json: String) throws -> Configuration {
             .s3(first), .s3(.init(region: "us-east-1", chunkBucket: "c", manifestBucket: "m")),
             .directory(.init(path: "/mnt/backup/verneuil")), .local(cache), .readOnly(.init(directory: "/var/cache/other")),
         ]
-        expected.snapshotLoading = .partial(minimum: 2, maximum: 30)
+        expected.snapshotLoading = .partial(min: 2, max: 30)
         expected.pacing.requestsPerSecond = 12.5
         expected.pacing.burst = 3
         expected.pacing.flushRequestsPerSecond = 2000
@@ -172,10 +173,10 @@ private func parse(_ json: String) throws -> Configuration {
 
     @Test(
         arguments: [
-            (#""default""#, Configuration.SnapshotLoading.standard), (#""eager""#, .eager), (#"{"eager": null}"#, .eager),
-            (#"{"default": null}"#, .standard), (#"{"partial": {"min": 1, "max": 1}}"#, .partial(minimum: 1, maximum: 1)),
+            (#""default""#, LoadingPolicy.default), (#""eager""#, .eager), (#"{"eager": null}"#, .eager),
+            (#"{"default": null}"#, .default), (#"{"partial": {"min": 1, "max": 1}}"#, .partial(min: 1, max: 1)),
         ])
-    func loadingPolicies(json: String, policy: Configuration.SnapshotLoading) throws {
+    func loadingPolicies(json: String, policy: LoadingPolicy) throws {
         #expect(try parse("{\"snapshot_loading_policy\": \(json)}").snapshotLoading == policy)
     }
 

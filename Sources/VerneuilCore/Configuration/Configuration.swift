@@ -1,3 +1,5 @@
+import VerneuilReplica
+
 /// Everything that can be configured (SYSTEM 7), with its defaults. The default
 /// value replicates nothing.
 public struct Configuration: Sendable, Hashable {
@@ -11,7 +13,8 @@ public struct Configuration: Sendable, Hashable {
     public var spoolingDirectoryPermissions: UInt32 = 0o700
     /// In the order in which readers try them.
     public var targets: [Target] = []
-    public var snapshotLoading = SnapshotLoading.standard
+    /// How much of a snapshot is fetched before a replica opens.
+    public var snapshotLoading = LoadingPolicy.default
     public var pacing = Pacing()
     /// What is odd but usable, such as unknown keys; one sentence each, with its place.
     public var warnings: [String] = []
@@ -63,15 +66,6 @@ public struct Configuration: Sendable, Hashable {
         /// failure may have torn, are not looked at.
         public var appendInstanceID = true
         public init(directory: String) { self.directory = directory }
-    }
-
-    /// How much of a snapshot is fetched before a replica opens.
-    public enum SnapshotLoading: Sendable, Hashable {
-        /// Partial, with bounds chosen by the program.
-        case standard
-        case eager
-        /// About the square root of the number of chunks, within these bounds.
-        case partial(minimum: Int, maximum: Int)
     }
 
     /// How hard replication may work, in each process. Requests are counted for each target.

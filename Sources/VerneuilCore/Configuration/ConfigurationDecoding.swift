@@ -1,4 +1,5 @@
 import CVerneuil
+import VerneuilReplica
 import VerneuilSystem
 
 extension Configuration {
@@ -65,7 +66,7 @@ extension Configuration {
                 targets.append(try Target(element, path: "replication_targets[\(i)]", context))
             }
         }
-        snapshotLoading = try SnapshotLoading(&fields, "snapshot_loading_policy")
+        snapshotLoading = try LoadingPolicy(&fields, "snapshot_loading_policy")
         if let json = fields.value("replication_pacing") {
             pacing = try Pacing(json, path: "replication_pacing", context)
         }
@@ -180,19 +181,19 @@ extension Configuration.Cache {
     }
 }
 
-extension Configuration.SnapshotLoading {
+extension LoadingPolicy {
     init(_ fields: inout ConfigurationReader, _ key: String) throws(ConfigurationError) {
         let expected = "\"default\", {\"eager\": null} or {\"partial\": {\"min\": 16, \"max\": 1024}}"
         let context = fields.context
         guard let json = fields.value(key) else {
-            self = .standard
+            self = .default
             return
         }
         switch json.value {
-        case .string("default"): self = .standard
+        case .string("default"): self = .default
         case .string("eager"): self = .eager
         case .object(let members) where members.count == 1 && members[0].key == "default" && members[0].value.value == .null:
-            self = .standard
+            self = .default
         case .object(let members) where members.count == 1 && members[0].key == "eager" && members[0].value.value == .null:
             self = .eager
         case .object(let members) where members.count == 1 && members[0].key == "partial":
@@ -202,7 +203,7 @@ extension Configuration.SnapshotLoading {
             let minimum = try bounds.integer("min", in: 0...1_000_000_000, default: 0)
             let maximum = try bounds.integer("max", in: minimum...1_000_000_000, default: 1_000_000_000)
             bounds.finish()
-            self = .partial(minimum: minimum, maximum: maximum)
+            self = .partial(min: minimum, max: maximum)
         default:
             throw context.error(fields.path(of: key), json.offset, "found \(json.summary), expected \(expected)")
         }

@@ -131,7 +131,9 @@ let package = Package(
         .executableTarget(
             name: "verneuilctl",
             dependencies: [
-                "Verneuil", "VerneuilCore", "CVerneuil",
+                "Verneuil", "VerneuilCore", "VerneuilReplica", "VerneuilReplication", "VerneuilStore", "VerneuilFormat",
+                "VerneuilSystem", "CVerneuil", "CSQLite",
+                .product(name: "Logging", package: "swift-log"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: swiftSettings),

@@ -10,12 +10,16 @@ public struct DatabaseName: Sendable, Hashable, CustomStringConvertible {
 
     /// - Parameters:
     ///   - host: nil or empty: this machine.
-    ///   - path: on that machine. Where the file (or at least its directory) exists here, links and
-    ///     relative paths are resolved as the writer resolves them; otherwise the path is taken as
-    ///     it is, below the current directory where it is relative.
+    ///   - path: on that machine. Relative paths and symbolic links are resolved as the writer resolves
+    ///     them, as far as that can be known here: where the file exists here, or at least its
+    ///     directory on this machine's own behalf. Otherwise the path is taken as it is, below the
+    ///     current directory where it is relative.
     public init(host: String?, path: String) {
-        self.host = host.flatMap { $0.isEmpty ? nil : $0 } ?? Host.name()
-        self.path = Files.canonical(path) ?? absolutePath(path)
+        let here = Host.name()
+        self.host = host.flatMap { $0.isEmpty ? nil : $0 } ?? here
+        let exists = ((try? Files.status(path)) ?? nil) != nil
+        let canonical = exists || self.host == here ? Files.canonical(path) : nil
+        self.path = canonical ?? absolutePath(path)
     }
 
     /// The manifest's key.

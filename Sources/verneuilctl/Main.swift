@@ -1,5 +1,9 @@
 import CVerneuil
 import ArgumentParser
+import VerneuilCore
+import VerneuilFormat
+import VerneuilReplica
+import VerneuilStore
 import VerneuilSystem
 
 /// Exit statuses (SYSTEM 8): 0, 1 where the work failed, 2 where the command line is wrong.
@@ -9,7 +13,7 @@ enum Main {
         do {
             var command = try Verneuilctl.parseAsRoot()
             if let tool = command as? any Tool {
-                try tool.perform(try Context(tool.global.over(tool.root.global)))
+                try tool.perform(Context(tool.global.over(tool.root.global)))
             } else if command is Verneuilctl {
                 // No command at all.
                 Terminal.write(Verneuilctl.helpMessage() + "\n", to: STDERR_FILENO)
@@ -17,8 +21,10 @@ enum Main {
             } else {
                 try command.run()
             }
-        } catch let failure as Failure {
-            Terminal.complain(failure.description)
+        } catch let code as ExitCode {
+            exit(code.rawValue)
+        } catch let error where error is any WorkError {
+            Terminal.complain("\(error)")
             exit(1)
         } catch {
             // Help, the version, completion scripts: wanted, so on standard output.
@@ -30,8 +36,17 @@ enum Main {
     }
 }
 
-/// What went wrong and what to do, in one or two lines.
-struct Failure: Error, CustomStringConvertible {
+/// An error of the work, not of the command line; describes itself in one or two lines.
+protocol WorkError: Error {}
+
+/// What went wrong and what to do.
+struct Failure: WorkError, CustomStringConvertible {
     let description: String
     init(_ description: String) { self.description = description }
 }
+
+extension ConfigurationError: WorkError {}
+extension ReplicaError: WorkError {}
+extension StoreError: WorkError {}
+extension SystemError: WorkError {}
+extension FormatError: WorkError {}

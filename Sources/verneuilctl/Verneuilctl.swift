@@ -1,6 +1,5 @@
 import ArgumentParser
 import Logging
-import Verneuil
 import VerneuilCore
 
 struct Verneuilctl: ParsableCommand {
@@ -16,7 +15,8 @@ struct Verneuilctl: ParsableCommand {
             """,
         version: Version.description,
         subcommands: [
-            ManifestNameCommand.self,
+            ManifestCommand.self, ManifestNameCommand.self, FlushCommand.self, SyncCommand.self,
+            ShellCommand.self,
         ])
 
     @OptionGroup var global: GlobalOptions
@@ -54,34 +54,31 @@ protocol Tool: ParsableCommand {
     func perform(_ context: Context) throws
 }
 
-/// Which database a manifest describes.
-struct SourceOptions: ParsableArguments {
+/// Which replica: by its manifest, or by the database that it is made from.
+struct ReplicaOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "The manifest: a file, file://…, http(s)://…, s3://bucket.region[.endpoint]/key or verneuil://host/path.",
+            valueName: "manifest"))
+    var manifest: String?
+
     @Option(help: ArgumentHelp("The machine that replicates the database (default: this one).", valueName: "host"))
     var hostname: String?
 
-    @Option(help: ArgumentHelp("The database's path on that machine.", valueName: "path"))
+    @Option(help: ArgumentHelp("The database's path on that machine, in place of --manifest.", valueName: "path"))
     var sourcePath: String?
-}
 
-/// What the commands share: the configuration, and the stores that it names.
-final class Context {
-    let options: GlobalOptions
-
-    init(_ options: GlobalOptions) throws {
-        self.options = options
-        LogOutput.bootstrap(level: options.logLevel)
+    func validate() throws {
+        switch (manifest, sourcePath) {
+        case (nil, nil): throw ValidationError("Which database? Give --source-path, or --manifest.")
+        case (.some, .some): throw ValidationError("--manifest and --source-path exclude each other.")
+        default: break
+        }
+        if manifest != nil, hostname != nil { throw ValidationError("--hostname goes with --source-path.") }
     }
 
-    /// The configuration that was asked for, with its warnings logged.
-    lazy var configuration: Result<Configuration, ConfigurationError> = Result {
-        () throws(ConfigurationError) in
-        let configuration: Configuration
-        if let text = options.config {
-            let isText = text.utf8.first == UInt8(ascii: "{") || text.utf8.first == UInt8(ascii: "@")
-            configuration = try Configuration(specification: isText ? text : "@\(text)", source: "--config")
-        } else {
-            configuration = try .fromEnvironment()
-        }
-        return configuration
+    func reference() throws -> ManifestReference {
+        if let manifest { return try ManifestReference(manifest) }
+        return .stored(DatabaseName(host: hostname, path: sourcePath ?? ""))
     }
 }

@@ -1,0 +1,91 @@
+import CVerneuil
+import ArgumentParser
+import VerneuilCore
+import VerneuilFormat
+import VerneuilSystem
+
+struct ManifestCommand: Tool {
+    static let configuration = CommandConfiguration(
+        commandName: "manifest",
+        abstract: "Fetches a database's manifest, as it is stored or decoded.",
+        discussion: """
+            What is written to the file (or standard output) are the stored bytes, usually compressed. With --json it is \
+            their meaning, verified.
+
+              verneuilctl manifest --json --hostname db1.example.com /srv/app/app.db
+            """)
+
+    @ParentCommand var root: Verneuilctl
+    @OptionGroup var global: GlobalOptions
+
+    @Argument(
+        help: ArgumentHelp(
+            "The database's path, or a manifest: file://…, http(s)://…, s3://… or verneuil://….", valueName: "source"))
+    var source: String
+
+    @Option(help: ArgumentHelp("The machine that replicates it (default: this one).", valueName: "host"))
+    var hostname: String?
+
+    @Option(name: .shortAndLong, help: ArgumentHelp("Write to this file.", valueName: "file"))
+    var out: String?
+
+    @Flag(help: "Decode it: length, ctime, fingerprints, the list of chunks.")
+    var json = false
+
+    func validate() throws {
+        if hostname != nil, source.contains("://") { throw ValidationError("--hostname goes with a database's path.") }
+    }
+
+    func perform(_ context: Context) throws {
+        let reference =
+            source.contains("://") ? try ManifestReference(source) : .stored(DatabaseName(host: hostname, path: source))
+        let engine = try Engine(try context.configuration())
+        let output =
+            json
+            ? Array((describe(reference, try engine.resolvedManifest(reference)).text + "\n").utf8)
+            : try engine.manifest(reference).body
+        guard let out else {
+            if !json, Terminal.outputIsTerminal {
+                throw Failure("a manifest is binary: send it to a file with --out, or decode it with --json")
+            }
+            return try Terminal.write(output)
+        }
+        // The likely slip is to name the database itself.
+        if try Files.read(out, prefix: 16) == Array("SQLite format 3\0".utf8) {
+            throw Failure("\(out) is a SQLite database, which a manifest must not replace: choose another --out")
+        }
+        try Files.writeAtomically(output, to: out, mode: 0o644)
+    }
+
+    private func describe(_ reference: ManifestReference, _ manifest: Manifest) -> JSON {
+        .object([
+            "name": .string(reference.description),
+            "length": .number(manifest.length),
+            "ctime": .string("\(manifest.ctime).\(padded(Int64(manifest.ctimeNanoseconds)))"),
+            "generated_by": .string(String(decoding: manifest.generatedBy, as: UTF8.self)),
+            "header_fingerprint": .string(manifest.headerFingerprint.hexadecimal),
+            "contents_fingerprint": .string(manifest.contentsFingerprint.hexadecimal),
+            "base_chunk": manifest.baseChunk.map { .string($0.chunkName) } ?? .null,
+            "bundled_chunks": .array(manifest.bundled.map { .number($0.index) }),
+            "chunks": .array(manifest.chunks.map { .string($0.chunkName) }),
+        ])
+    }
+
+    private func padded(_ nanoseconds: Int64) -> String {
+        let digits = String(nanoseconds)
+        return String(repeating: "0", count: max(0, 9 - digits.count)) + digits
+    }
+}
+
+extension Fingerprint {
+    /// As it is in chunk names, without the separator.
+    var hexadecimal: String { chunkName.split(separator: "%2F").joined() }
+}
+
+extension Files {
+    /// The first bytes of a file; fewer where it is shorter, none where it isn't there.
+    static func read(_ path: String, prefix count: Int) throws(SystemError) -> [UInt8] {
+        guard try status(path)?.isRegularFile == true else { return [] }
+        return try Descriptor(path, O_RDONLY).read(count: count, at: 0)
+    }
+}

@@ -153,6 +153,24 @@ let package = Package(
         .testTarget(
             name: "VerneuilStoreTests", dependencies: ["VerneuilStore", "VerneuilSystem", "CVerneuil"],
             swiftSettings: swiftSettings),
+        .target(
+            name: "TestServers", dependencies: ["CVerneuil", "VerneuilSystem"], path: "Tests/Support/TestServers",
+            swiftSettings: swiftSettings),
+        .target(name: "CForkSupport", path: "Tests/Support/CForkSupport"),
+        .executableTarget(
+            name: "store-fork-tool",
+            dependencies: ["VerneuilS3", "VerneuilStore", "VerneuilSystem", "CForkSupport"],
+            path: "Tests/Support/StoreForkTool", swiftSettings: swiftSettings, linkerSettings: zstd),
+        .testTarget(
+            name: "VerneuilS3Tests",
+            dependencies: [
+                "VerneuilS3", "VerneuilStore", "VerneuilSystem", "CVerneuil", "TestServers", "store-fork-tool",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: swiftSettings, linkerSettings: zstd),
         .testTarget(
             name: "VerneuilSpoolTests", dependencies: ["VerneuilSpool", "VerneuilFormat", "VerneuilSystem", "CVerneuil"],
             swiftSettings: swiftSettings, linkerSettings: zstd),

@@ -17,6 +17,8 @@ final class HTTPConnector: @unchecked Sendable {
     private var untried: ArraySlice<SocketAddress> = []
     private var channel: (any Channel)?
     private var isDone = false
+    /// Itself, from start to finish: nobody else holds it.
+    private var running: HTTPConnector?
 
     init(
         origin: Origin, loop: any EventLoop, resolver: Resolver, tls: NIOSSLContext?, timeout: Double,
@@ -35,6 +37,7 @@ final class HTTPConnector: @unchecked Sendable {
     }
 
     func start() {
+        running = self
         resolver.resolve(origin) { [self] result in
             switch result {
             case .failure(let failure): finish(.failure(failure))
@@ -121,6 +124,7 @@ final class HTTPConnector: @unchecked Sendable {
     private func finish(_ result: Result<HTTPConnection, HTTPFailure>) {
         guard let completion else { return }
         self.completion = nil
+        running = nil
         alarm?.cancel()
         alarm = nil
         switch result {

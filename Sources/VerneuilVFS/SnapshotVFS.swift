@@ -67,7 +67,13 @@ public enum SnapshotVFS {
 
     /// SQLite's codes say little: the reason goes to the application's error log and to ours.
     static func report(_ code: Int32, _ message: String) {
-        vrn_sqlite3_log(code, "\(name): \(message)")
+        // SQLite cuts a line of its log after 209 bytes.
+        var rest = Substring(message)
+        while !rest.isEmpty {
+            let line = rest.prefix(150)
+            vrn_sqlite3_log(code, "\(name): \(line)")
+            rest = rest[line.endIndex...]
+        }
         logger.warning("\(message)")
     }
 }

@@ -39,21 +39,31 @@ import VerneuilVFS
     }
 }
 
-extension SnapshotVFSTests {
-    @Suite struct Opening {
-        @Test(arguments: [LoadingPolicy.default, .eager, .partial(min: 1, max: 1)])
-        func aReplicaAnswersAsItsSourceDoes(policy: LoadingPolicy) throws {
-            let scratch = try Scratch()
-            try Databases.make(scratch.file("db"), rows: 5000)
-            let source = try SQLiteConnection(scratch.file("db"))
-            let store = MemoryStore()
-            let writer = StoreWriter(path: "/srv/a.db", stores: [store])
-            try writer.store(scratch.bytes("db"))
-            configure([store], policy: policy)
-            let replica = try open(writer.uri)
-            #expect(try replica.rows(Databases.checksum) == source.rows(Databases.checksum))
-            #expect(try replica.rows("SELECT id, k FROM t ORDER BY k LIMIT 100") == source.rows("SELECT id, k FROM t ORDER BY k LIMIT 100"))
-            #expect(try replica.value("PRAGMA integrity_check") == "ok")
-        }
+/// A database and a store with its replica.
+final class Source {
+    let scratch: Scratch
+    let store: MemoryStore
+    let writer: StoreWriter
+    var path: String { scratch.file("db") }
+    var uri: String { writer.uri }
+
+    /// - Parameter path: under which it is replicated.
+    init(_ path: String = "/srv/app.db", rows: Int = 1000, rowBytes: Int = 500, pageSize: Int = 4096) throws {
+        scratch = try Scratch()
+        store = MemoryStore()
+        writer = StoreWriter(path: path, stores: [store])
+        try Databases.make(scratch.file("db"), rows: rows, rowBytes: rowBytes, pageSize: pageSize)
+        try replicate()
+    }
+
+    /// - Parameter ctime: of the source, in seconds.
+    func replicate(ctime: Int64 = 1_700_000_000) throws {
+        try writer.store(scratch.bytes("db"), ctime: (ctime, 42))
+    }
+
+    /// Runs SQL on the source, and replicates it.
+    func commit(_ sql: String) throws {
+        try SQLiteConnection(path).rows(sql)
+        try replicate()
     }
 }

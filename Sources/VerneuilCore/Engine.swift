@@ -3,6 +3,7 @@ import Logging
 import VerneuilFormat
 import VerneuilReplica
 import VerneuilReplication
+import VerneuilS3
 import VerneuilSpool
 import VerneuilStore
 import VerneuilSystem
@@ -46,10 +47,16 @@ public final class Engine: Sendable {
 
     private static func stores(_ configuration: Configuration) throws(ConfigurationError) -> [any ObjectStore] {
         var stores: [any ObjectStore] = []
-        for target in configuration.targets {
+        for (i, target) in configuration.targets.enumerated() {
             switch target {
             case .directory(let directory): stores.append(DirectoryStore(path: directory.path))
-            case .s3: continue
+            case .s3(let s3):
+                do throws(StoreError) {
+                    stores.append(try S3Store(S3Configuration(s3, configuration.pacing)))
+                } catch {
+                    throw ConfigurationError(
+                        source: "configuration", key: "replication_targets[\(i)].s3", reason: error.reason)
+                }
             case .local, .readOnly: continue
             }
         }
@@ -120,6 +127,18 @@ public final class Engine: Sendable {
         ] where result != SQLITE_OK {
             logger.error("SQLite refuses the VFS", metadata: ["vfs": "\(name)", "code": "\(result)"])
         }
+    }
+}
+
+extension S3Configuration {
+    init(_ s3: Configuration.S3, _ pacing: Configuration.Pacing) {
+        self.init(
+            region: s3.region, endpoint: s3.endpoint, chunkBucket: s3.chunkBucket, manifestBucket: s3.manifestBucket,
+            domainAddressing: s3.domainAddressing, createBucketsOnDemand: s3.createBucketsOnDemand,
+            pacing: S3Pacing(
+                background: .init(requestsPerSecond: pacing.requestsPerSecond, burst: Double(pacing.burst)),
+                flush: .init(requestsPerSecond: pacing.flushRequestsPerSecond, burst: pacing.flushRequestsPerSecond)))
+        maximumConnections = pacing.uploadsInFlight
     }
 }
 

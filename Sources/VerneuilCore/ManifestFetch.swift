@@ -1,34 +1,53 @@
 import VerneuilFormat
 import VerneuilReplica
+import VerneuilS3
 import VerneuilStore
 import VerneuilSystem
 
 extension Engine {
-    /// Fetches a manifest's bytes, and decodes as much as they tell alone. Waits for the network.
-    public func manifest(_ reference: ManifestReference) throws(ReplicaError) -> ManifestSource.Stored {
-        try manifestSource.fetch(try location(reference))
+    /// Fetches a manifest's bytes as they are stored. Waits for the network.
+    public func manifest(_ reference: ManifestReference) throws(ReplicaError) -> [UInt8] {
+        switch reference {
+        case .file(let path):
+            return try manifestSource.fetch(.file(path)).body
+        case .stored(let database):
+            if stores.isEmpty { throw .refused("\(reference): no store is configured to fetch it from") }
+            return try manifestSource.fetch(.manifest(name: database.manifestName)).body
+        case .url(let url):
+            do throws(StoreError) { return try HTTPDownload.get(url, limit: Body.maximumLength) } catch {
+                throw .refused("\(error)")
+            }
+        case .object(let bucket, let region, let key):
+            do throws(StoreError) {
+                let store = try S3Store(S3Configuration(region: region, chunkBucket: bucket, manifestBucket: bucket))
+                switch try store.get(GetRequest(.manifests, key, limit: Body.maximumLength)) {
+                case .found(let body, _): return body
+                case .missing, .notModified: throw StoreError(
+                    .invalid, store: store.name, operation: "GET \(key)", reason: "there is no such object")
+                }
+            } catch {
+                throw .refused("\(error)")
+            }
+        }
     }
 
-    /// The same, verified whole, which may take one more object from the stores.
-    public func resolvedManifest(_ reference: ManifestReference) throws(ReplicaError) -> Manifest {
-        try manifestSource.resolve(try manifest(reference).manifest)
+    /// Decodes and verifies a manifest's bytes, which may take one more object from the stores.
+    public func resolve(_ manifest: [UInt8]) throws(ReplicaError) -> Manifest {
+        let stored: StoredManifest
+        do throws(FormatError) { stored = try StoredManifest(decoding: manifest) } catch { throw .format(error) }
+        return try manifestSource.resolve(stored)
+    }
+
+    /// What restores the database that a manifest describes, from this configuration's caches and stores.
+    public func restore(_ reference: ManifestReference) throws(ReplicaError) -> Restore {
+        let manifests = manifestSource
+        let body = try manifest(reference)
+        return Restore(try resolve(body), from: manifests.chunks)
     }
 
     private var manifestSource: ManifestSource {
         ManifestSource(
             chunks: ChunkSource(caches: replicas.caches, stores: stores, parallelism: replicas.parallelism),
             tap: replicas.tap)
-    }
-
-    private func location(_ reference: ManifestReference) throws(ReplicaError) -> ReplicaLocation {
-        switch reference {
-        case .file(let path): return .file(path)
-        case .stored(let database):
-            if stores.isEmpty {
-                throw .refused("\(reference): no store is configured to fetch it from")
-            }
-            return .manifest(name: database.manifestName)
-        case .url, .object: throw .refused("\(reference): not supported")
-        }
     }
 }

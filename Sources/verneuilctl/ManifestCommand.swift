@@ -40,10 +40,8 @@ struct ManifestCommand: Tool {
         let reference =
             source.contains("://") ? try ManifestReference(source) : .stored(DatabaseName(host: hostname, path: source))
         let engine = try Engine(try context.configuration())
-        let output =
-            json
-            ? Array((describe(reference, try engine.resolvedManifest(reference)).text + "\n").utf8)
-            : try engine.manifest(reference).body
+        let stored = try engine.manifest(reference)
+        let output = json ? Array((describe(reference, try engine.resolve(stored)).text + "\n").utf8) : stored
         guard let out else {
             if !json, Terminal.outputIsTerminal {
                 throw Failure("a manifest is binary: send it to a file with --out, or decode it with --json")

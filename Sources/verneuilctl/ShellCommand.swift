@@ -41,7 +41,7 @@ struct ShellCommand: Tool {
         case .url, .object:
             // The shell opens a copy; what it needs of the chunks still comes from the stores.
             let path = Files.temporaryName(beside: "\(configuration.temporaryDirectory ?? "/var/tmp")/manifest")
-            try Files.writeAtomically(try Engine(configuration).manifest(reference).body, to: path)
+            try Files.writeAtomically(try Engine(configuration).manifest(reference), to: path)
             manifestFile = path
             name = path
         }

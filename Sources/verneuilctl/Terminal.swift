@@ -15,15 +15,17 @@ enum Terminal {
 
     static func print(_ line: String) throws { try write(Array((line + "\n").utf8)) }
 
-    /// To standard output, whole.
     static func write(_ bytes: [UInt8]) throws {
-        try bytes.withUnsafeBytes { raw in
-            var rest = raw[...]
-            while !rest.isEmpty {
-                let n = vrn_write(STDOUT_FILENO, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)
-                if n < 0 { throw Failure("can't write the result: \(SystemError("write", "standard output", Int32(-n)))") }
-                rest = rest.dropFirst(n)
-            }
+        try bytes.withUnsafeBytes { try write($0) }
+    }
+
+    /// To standard output, whole.
+    static func write(_ bytes: UnsafeRawBufferPointer) throws(SystemError) {
+        var rest = bytes[...]
+        while !rest.isEmpty {
+            let n = vrn_write(STDOUT_FILENO, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)
+            if n < 0 { throw SystemError("write", "standard output", Int32(-n)) }
+            rest = rest.dropFirst(n)
         }
     }
 

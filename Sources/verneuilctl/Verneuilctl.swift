@@ -15,7 +15,7 @@ struct Verneuilctl: ParsableCommand {
             """,
         version: Version.description,
         subcommands: [
-            ManifestCommand.self, ManifestNameCommand.self, FlushCommand.self, SyncCommand.self,
+            RestoreCommand.self, ManifestCommand.self, ManifestNameCommand.self, FlushCommand.self, SyncCommand.self,
             ShellCommand.self,
         ])
 

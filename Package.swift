@@ -42,6 +42,8 @@ let package = Package(
         .library(name: "Verneuil", targets: ["Verneuil"]),
         .library(name: "verneuil_vfs", type: .dynamic, targets: ["VerneuilExtension"]),
         .executable(name: "verneuilctl", targets: ["verneuilctl"]),
+        // For Benchmarks/.
+        .library(name: "VerneuilFormat", targets: ["VerneuilFormat"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
@@ -149,7 +151,7 @@ let package = Package(
         .testTarget(
             name: "VerneuilFormatTests",
             dependencies: ["VerneuilFormat", "CZstd", "ManifestProto", "FormatTestSupport"],
-            swiftSettings: swiftSettings),
+            swiftSettings: swiftSettings, linkerSettings: zstd),
         .testTarget(
             name: "VerneuilStoreTests", dependencies: ["VerneuilStore", "VerneuilSystem", "CVerneuil"],
             swiftSettings: swiftSettings),

@@ -1,5 +1,5 @@
 // UMASH with carry-less multiplication; see vrn_umash.h. In C because Swift has
-// no intrinsic for PCLMULQDQ or PMULL. One algorithm, `hash_long`, on a handful
+// no intrinsic for PCLMULQDQ or PMULL. One algorithm, vrn_umash_long, on a handful
 // of 128-bit operations per architecture; the attribute on each function lets
 // the rest of the program run on CPUs without them.
 #include "vrn_umash.h"
@@ -27,7 +27,7 @@ bool vrn_umash_available(void) {
 
 #define VRN_UMASH 1
 
-#elif defined(__aarch64__) && defined(__LITTLE_ENDIAN__) || defined(__aarch64__) && defined(__AARCH64EL__)
+#elif defined(__aarch64__) && !defined(__AARCH64EB__)
 
 #include <arm_neon.h>
 #if defined(__linux__)
@@ -62,41 +62,64 @@ bool vrn_umash_available(void) {
 
 #ifdef VRN_UMASH
 
-// A piece of 16 bytes is (a, b): a in the low half, b in the high one.
+// A piece of 16 bytes is (a, b): a in the low half, b in the high one. What a
+// block of `count` pieces has summed up before its last one:
+typedef struct {
+    v128 x;       // the latest product
+    v128 plain;   // xor of the products before it
+    v128 shifted; // xor of all products x_i << (count - 1 - i), by Horner's rule
+    v128 keyed;   // xor of all pieces with their keys
+} block_sums;
+
+VRN_INLINE block_sums no_sums(void) {
+    v128 zero = make(0, 0);
+    block_sums sums = {zero, zero, zero, zero};
+    return sums;
+}
+
+VRN_INLINE void add_piece(block_sums *sums, const vrn_umash_parameters *p, const uint8_t *bytes, unsigned i) {
+    v128 piece = eor(load(bytes + 16 * i), load(&p->oh[2 * i]));
+    sums->keyed = eor(sums->keyed, piece);
+    sums->plain = eor(sums->plain, sums->x);
+    sums->x = product_of_halves(piece);
+    sums->shifted = twice(eor(sums->shifted, sums->x));
+}
 
 typedef struct {
     v128 primary, secondary;
 } block_values;
 
-// A block of `count` pieces, 1 to 16, and `size` real bytes: `count` - 1 pieces
-// from `bytes` on, then `last`.
-VRN_INLINE block_values block(
-    const vrn_umash_parameters *p, const uint8_t *bytes, unsigned count, v128 last, uint64_t size
-) {
-    v128 zero = make(0, 0);
-    v128 plain = zero;   // xor of all x but the last two
-    v128 shifted = zero; // Horner: xor of x_i << (count - 1 - i), without the last
-    v128 keyed = zero;   // xor of all keyed pieces
-    v128 x = zero;
-#pragma clang loop unroll(full)
-    for (unsigned i = 0; i + 1 < count; i++) {
-        v128 piece = eor(load(bytes + 16 * i), load(&p->oh[2 * i]));
-        keyed = eor(keyed, piece);
-        plain = eor(plain, x);
-        x = product_of_halves(piece);
-        shifted = twice(eor(shifted, x));
-    }
+// With the last of `count` pieces, the only one that is multiplied as integers
+// are, and the number of real bytes.
+VRN_INLINE block_values
+finish_block(const block_sums *sums, const vrn_umash_parameters *p, v128 last, unsigned count, uint64_t size) {
     v128 key = load(&p->oh[2 * (count - 1)]);
-    keyed = eor(keyed, eor(last, key));
     unsigned __int128 e = (unsigned __int128)(low(last) + low(key)) * (high(last) + high(key));
     uint64_t e_low = (uint64_t)e, e_high = (uint64_t)(e >> 64) + (size & 255);
     v128 end = make(e_low, e_high ^ e_low);
+    v128 keyed = eor(sums->keyed, eor(last, key));
     v128 check = product_of_halves(eor(keyed, load(&p->oh[32])));
     block_values values = {
-        .primary = eor(eor(plain, x), end),
-        .secondary = eor(eor(check, end), eor(shifted, twice(plain))),
+        .primary = eor(eor(sums->plain, sums->x), end),
+        .secondary = eor(eor(check, end), eor(sums->shifted, twice(sums->plain))),
     };
     return values;
+}
+
+VRN_INLINE block_values whole_block(const vrn_umash_parameters *p, const uint8_t *bytes) {
+    block_sums sums = no_sums();
+    // 1.4 times as fast as the loop.
+#pragma clang loop unroll(full)
+    for (unsigned i = 0; i < 15; i++) add_piece(&sums, p, bytes, i);
+    return finish_block(&sums, p, load(bytes + 240), 16, 256);
+}
+
+// The input's last block of `size` bytes, 1 to 255; `last` is its last piece.
+VRN_INLINE block_values partial_block(const vrn_umash_parameters *p, const uint8_t *bytes, v128 last, size_t size) {
+    unsigned count = (unsigned)((size + 15) / 16);
+    block_sums sums = no_sums();
+    for (unsigned i = 0; i + 1 < count; i++) add_piece(&sums, p, bytes, i);
+    return finish_block(&sums, p, last, count, size);
 }
 
 // Arithmetic mod 2^64 - 8. A carry out of 64 bits is worth 8.
@@ -123,7 +146,7 @@ vrn_umash_pair vrn_umash_long(const vrn_umash_parameters *p, const void *data, s
     const uint8_t *end = bytes + count;
     uint64_t primary = 0, secondary = 0;
     while ((size_t)(end - bytes) >= 256) {
-        block_values v = block(p, bytes, 16, load(bytes + 240), 256);
+        block_values v = whole_block(p, bytes);
         primary = step(primary, p->f[0], p->f2[0], v.primary);
         secondary = step(secondary, p->f[1], p->f2[1], v.secondary);
         bytes += 256;
@@ -139,7 +162,7 @@ vrn_umash_pair vrn_umash_long(const vrn_umash_parameters *p, const void *data, s
             __builtin_memcpy(&b, end - 8, 8);
             last = make(a, b);
         }
-        block_values v = block(p, bytes, (unsigned)((rest + 15) / 16), last, rest);
+        block_values v = partial_block(p, bytes, last, rest);
         primary = step(primary, p->f[0], p->f2[0], v.primary);
         secondary = step(secondary, p->f[1], p->f2[1], v.secondary);
     }

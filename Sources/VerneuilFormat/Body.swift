@@ -66,6 +66,9 @@ public enum Body {
 
     /// All frames of `body`, one after the other.
     static func decompress(_ body: [UInt8], limit: Int) throws(FormatError) -> [UInt8] {
+        // The content is zstd's window, too: memory is that of the result, and a frame
+        // can't ask for more. One that says how long it is may lie, so it isn't asked.
+        let limit = max(0, limit)
         var capacity = min(limit, max(Chunk.size, 8 * body.count))
         while true {
             var code = 0

@@ -51,11 +51,12 @@ public struct FingerprintKey: @unchecked Sendable {
         fingerprint(bytes).primary
     }
 
-    /// The same as `fingerprint`, on any CPU.
-    package func portableFingerprint(_ bytes: UnsafeRawBufferPointer) -> Fingerprint {
+    /// The same as `fingerprint`, without asking for anything of the CPU: what
+    /// `fingerprint` falls back on, and is tested against.
+    public func portableFingerprint(_ bytes: UnsafeRawBufferPointer) -> Fingerprint {
         PortableUMASH.hash(bytes, parameters)
     }
 
     /// Whether this CPU has the instruction that makes `fingerprint` fast.
-    package var isAccelerated: Bool { parameters.pointee.accelerated }
+    public var isAccelerated: Bool { parameters.pointee.accelerated }
 }

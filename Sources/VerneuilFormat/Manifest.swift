@@ -101,7 +101,8 @@ public struct BundledChunk: Hashable, Sendable {
     }
 
     fileprivate var encodedSize: Int {
-        Wire.size(1, varint: UInt64(truncatingIfNeeded: index)) + Wire.size(2, varint: offset) + Wire.size(3, fingerprint)
+        Wire.size(1, varint: UInt64(truncatingIfNeeded: index)) + Wire.size(2, varint: offset)
+            + Wire.size(3, fingerprint)
             + Wire.size(15, bytes: data)
     }
 }

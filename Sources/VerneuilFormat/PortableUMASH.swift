@@ -4,7 +4,8 @@ import CVerneuil
 /// ones where there is no carry-less multiply instruction. Sixteen times slower
 /// than vrn_umash.c, and what that is tested against.
 enum PortableUMASH {
-    static func hash(_ bytes: UnsafeRawBufferPointer, _ parameters: UnsafePointer<vrn_umash_parameters>) -> Fingerprint {
+    static func hash(_ bytes: UnsafeRawBufferPointer, _ parameters: UnsafePointer<vrn_umash_parameters>) -> Fingerprint
+    {
         guard let oh = vrn_umash_keys(parameters) else { return Fingerprint(primary: 0, secondary: 0) }
         guard bytes.count > 8, let base = bytes.baseAddress else {
             return Fingerprint(
@@ -36,7 +37,8 @@ enum PortableUMASH {
             high = UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: n - 4, as: UInt32.self))
         } else {
             low = n & 1 == 1 ? UInt32(bytes[0]) : 0
-            high = n >= 2 ? UInt32(UInt16(littleEndian: bytes.loadUnaligned(fromByteOffset: n - 2, as: UInt16.self))) : 0
+            high =
+                n >= 2 ? UInt32(UInt16(littleEndian: bytes.loadUnaligned(fromByteOffset: n - 2, as: UInt16.self))) : 0
         }
         var h = UInt64(high) << 32 | UInt64(high &+ low)
         h ^= h >> 30

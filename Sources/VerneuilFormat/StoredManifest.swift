@@ -40,16 +40,17 @@ public struct StoredManifest: Sendable {
         guard message.oddWord == nil else {
             throw FormatError("manifest", "chunks has an odd number of words, \(2 * message.chunks.count + 1)")
         }
-        guard Chunk.count(forLength: message.length) == message.chunks.count else {
+        let count = Chunk.count(forLength: message.length)
+        guard count == message.chunks.count else {
             throw FormatError(
                 "manifest",
-                "len is \(message.length) bytes, which is \(Chunk.count(forLength: message.length)) chunks, but \(message.chunks.count) are listed"
-            )
+                "len is \(message.length) bytes, which is \(count) chunks, but \(message.chunks.count) are listed")
         }
         for chunk in message.bundled {
             guard chunk.index < UInt64(message.chunks.count) else {
                 throw FormatError(
-                    "manifest", "bundled chunk \(chunk.index) is out of range: there are \(message.chunks.count) chunks")
+                    "manifest", "bundled chunk \(chunk.index) is out of range: there are \(message.chunks.count) chunks"
+                )
             }
             guard chunk.offset == chunk.index * UInt64(Chunk.size) else {
                 throw FormatError("manifest", "bundled chunk \(chunk.index) claims to begin at byte \(chunk.offset)")
@@ -101,7 +102,8 @@ public struct StoredManifest: Sendable {
             guard FingerprintKey.chunk.fingerprint(base) == name else {
                 throw FormatError(
                     "base chunk \(name.chunkName)",
-                    "these \(base.count) bytes have the fingerprint \(FingerprintKey.chunk.fingerprint(base).chunkName)")
+                    "these \(base.count) bytes have the fingerprint \(FingerprintKey.chunk.fingerprint(base).chunkName)"
+                )
             }
             chunks.xor(with: words)
         }
@@ -113,8 +115,8 @@ public struct StoredManifest: Sendable {
         guard found == contents else {
             throw FormatError(
                 "manifest",
-                "the list of \(chunks.count) chunks has the fingerprint \(found.chunkName), contents_fprint is \(contents.chunkName)"
-            )
+                "the list of \(chunks.count) chunks has the fingerprint \(found.chunkName), "
+                    + "contents_fprint is \(contents.chunkName)")
         }
         return manifest
     }
@@ -128,8 +130,8 @@ public struct StoredManifest: Sendable {
             guard found == listed, chunk.fingerprint ?? listed == listed else {
                 throw FormatError(
                     "manifest",
-                    "bundled chunk \(index) has the fingerprint \(found.chunkName), its own field says \(chunk.fingerprint?.chunkName ?? "nothing"), the list \(listed.chunkName)"
-                )
+                    "bundled chunk \(index) has the fingerprint \(found.chunkName), its own field says "
+                        + "\(chunk.fingerprint?.chunkName ?? "nothing"), the list \(listed.chunkName)")
             }
             bundled.append(BundledChunk(index: index, offset: chunk.offset, fingerprint: listed, data: chunk.data))
         }

@@ -5,13 +5,15 @@ package enum UMASHParameters {
     /// 2^61 - 1, the modulus that multipliers live in.
     static let modulus: UInt64 = (1 << 61) - 1
 
-    static func derive(purpose: [UInt8]) -> vrn_umash_parameters {
+    static func derive(purpose: [UInt8]) -> vrn_umash_parameters { parameters(values(purpose: purpose)) }
+
+    package static func values(purpose: [UInt8]) -> Values {
         var key = Array(purpose.prefix(32))
         key += repeatElement(0, count: 32 - key.count)
         var nonce: UInt64 = 0
         while true {
             let words = Salsa20.keyStream(key: key, nonce: nonce, words: 38)
-            if let values = select(from: words) { return parameters(values) }
+            if let values = select(from: words) { return values }
             nonce += 1
         }
     }

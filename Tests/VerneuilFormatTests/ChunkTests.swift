@@ -3,10 +3,11 @@ import VerneuilFormat
 
 /// How a file is cut (FORMAT 2).
 @Suite struct ChunkTests {
-    @Test(arguments: [
-        (0, 0, 0), (1, 1, 1), (512, 1, 512), (65_535, 1, 65_535), (65_536, 1, 65_536), (65_537, 2, 1),
-        (131_072, 2, 65_536), (6 << 30, 98_304, 65_536), ((1 << 40) + 3, (1 << 24) + 1, 3),
-    ] as [(UInt64, Int, Int)])
+    @Test(
+        arguments: [
+            (0, 0, 0), (1, 1, 1), (512, 1, 512), (65_535, 1, 65_535), (65_536, 1, 65_536), (65_537, 2, 1),
+            (131_072, 2, 65_536), (6 << 30, 98_304, 65_536), ((1 << 40) + 3, (1 << 24) + 1, 3),
+        ] as [(UInt64, Int, Int)])
     func aFileIsCutEvery64KiB(length: UInt64, count: Int, last: Int) {
         #expect(Chunk.count(forLength: length) == count)
         #expect(Chunk.length(ofChunk: count - 1, databaseLength: length) == last)

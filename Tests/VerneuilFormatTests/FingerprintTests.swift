@@ -58,7 +58,9 @@ import VerneuilFormat
         var random = SeededGenerator(for: "bothPathsAgreeOnExtremeBits")
         for _ in 0..<50 {
             var words: [UInt64] = (0..<64).map { _ in random.next() }
-            for _ in 0..<32 { words[Int.random(in: 0..<64, using: &random)] = [0, ~0, 1, 1 << 63].randomElement(using: &random)! }
+            for _ in 0..<32 {
+                words[Int.random(in: 0..<64, using: &random)] = [0, ~0, 1, 1 << 63].randomElement(using: &random)!
+            }
             let input = words.withUnsafeBytes { [UInt8]($0) }
             #expect(FingerprintKey.chunk.fingerprint(input) == portable(.chunk, input))
         }
@@ -106,7 +108,8 @@ import VerneuilFormat
         "", "%2F", "0000000000000001%2F0000000000000ab", "0000000000000001%2F0000000000000abcd",
         "0000000000000001/0000000000000abc", "0000000000000001%2f0000000000000abc",
         "0000000000000001%2F0000000000000ABC", "+000000000000001%2F0000000000000abc",
-        "000000000000001g%2F0000000000000abc", "0000000000000001_2F0000000000000abc", " 000000000000001%2F000000000000abc",
+        "000000000000001g%2F0000000000000abc", "0000000000000001_2F0000000000000abc",
+        " 000000000000001%2F000000000000abc",
     ])
     func whatIsNoChunkNameIsRefused(name: String) {
         #expect(Fingerprint(chunkName: name) == nil)

@@ -81,8 +81,11 @@ import VerneuilFormat
         let header = Wire.bytes(
             1, Wire.unknown(3) + Wire.fixed64(1, 1) + Wire.unknown(536_870_910) + Wire.fixed64(2, 2) + Wire.unknown(77))
         let bundled = Wire.bytes(
-            16, Wire.unknown(4) + Wire.bytes(15, m.bundled[0].data) + Wire.fingerprint(3, m.chunks[0]) + Wire.unknown(16))
-        let v1 = Wire.unknown(4) + header + fields(m, but: [1, 16]) + Wire.unknown(1000) + packed + bundled + Wire.unknown(17)
+            16,
+            Wire.unknown(4) + Wire.bytes(15, m.bundled[0].data) + Wire.fingerprint(3, m.chunks[0]) + Wire.unknown(16))
+        let v1 =
+            Wire.unknown(4) + header + fields(m, but: [1, 16]) + Wire.unknown(1000) + packed + bundled
+            + Wire.unknown(17)
         let whole = Wire.unknown(2) + Wire.bytes(1, v1) + Wire.unknown(3)
         #expect(try StoredManifest(decoding: whole).resolved(base: nil) == m)
     }
@@ -90,7 +93,8 @@ import VerneuilFormat
     @Test func aV1InPiecesIsMerged() throws {
         let m = sample()
         let w = words(m)
-        let first = Wire.bytes(1, Wire.fixed64(1, 1) + Wire.fixed64(2, 99)) + Wire.varint(5, 12) + Wire.fixed64(15, w[0])
+        let first =
+            Wire.bytes(1, Wire.fixed64(1, 1) + Wire.fixed64(2, 99)) + Wire.varint(5, 12) + Wire.fixed64(15, w[0])
         let second = Wire.bytes(1, Wire.fixed64(2, 2)) + fields(m, but: [1]) + w[1...].flatMap { Wire.fixed64(15, $0) }
         #expect(try StoredManifest(decoding: Wire.bytes(1, first) + Wire.bytes(1, second)).resolved(base: nil) == m)
         // The generated decoder agrees.
@@ -162,13 +166,20 @@ import VerneuilFormat
         expectRefusal(try changed { $0.bundledChunks[0].chunkIndex = 2 }, because: "bundled chunk 2 is out of range")
         expectRefusal(try changed { $0.bundledChunks[0].chunkIndex = .max }, because: "is out of range")
         expectRefusal(try changed { $0.bundledChunks[0].chunkOffset = 512 }, because: "claims to begin at byte 512")
-        expectRefusal(try changed { $0.bundledChunks[0].chunkIndex = 1 }, because: "bundled chunk 1 claims to begin at byte 0")
-        expectRefusal(try changed { $0.bundledChunks[0].chunkData[5] = 0 }, because: "bundled chunk 0 has the fingerprint")
-        expectRefusal(try changed { $0.bundledChunks[0].chunkData.removeLast() }, because: "65535 bytes of data, not 65536")
-        expectRefusal(try changed { $0.bundledChunks[0].chunkData.append(0) }, because: "65537 bytes of data, not 65536")
-        expectRefusal(try changed { $0.bundledChunks[0].chunkFprint.major = 0 }, because: "its own field says 0000000000000000%2F")
         expectRefusal(
-            try changed { $0.bundledChunks = .init(repeating: .init(), count: 2) }, because: "more than one bundled chunk is shorter")
+            try changed { $0.bundledChunks[0].chunkIndex = 1 }, because: "bundled chunk 1 claims to begin at byte 0")
+        expectRefusal(
+            try changed { $0.bundledChunks[0].chunkData[5] = 0 }, because: "bundled chunk 0 has the fingerprint")
+        expectRefusal(
+            try changed { $0.bundledChunks[0].chunkData.removeLast() }, because: "65535 bytes of data, not 65536")
+        expectRefusal(
+            try changed { $0.bundledChunks[0].chunkData.append(0) }, because: "65537 bytes of data, not 65536")
+        expectRefusal(
+            try changed { $0.bundledChunks[0].chunkFprint.major = 0 }, because: "its own field says 0000000000000000%2F"
+        )
+        expectRefusal(
+            try changed { $0.bundledChunks = .init(repeating: .init(), count: 2) },
+            because: "more than one bundled chunk is shorter")
     }
 
     @Test func aBaseChunkThatIsMissingOrWrongIsRefused() throws {
@@ -207,8 +218,12 @@ import VerneuilFormat
         expectRefusal(good + Wire.varint(1, 5), because: "field v1 (1) has wire type 0, not 2")
         expectRefusal(good + Wire.bytes(1, Wire.bytes(5, [1])), because: "field len (5) has wire type 2, not 0")
         expectRefusal(good + Wire.bytes(1, Wire.varint(15, 1)), because: "field chunks (15) has wire type 0")
-        expectRefusal(good + Wire.bytes(1, Wire.bytes(15, [1, 2, 3])), because: "chunks has 3 bytes, which is not a multiple of 8")
-        expectRefusal(good + Wire.bytes(1, Wire.bytes(1, Wire.varint(1, 5))), because: "field header_fprint.major (1) has wire type 0")
+        expectRefusal(
+            good + Wire.bytes(1, Wire.bytes(15, [1, 2, 3])), because: "chunks has 3 bytes, which is not a multiple of 8"
+        )
+        expectRefusal(
+            good + Wire.bytes(1, Wire.bytes(1, Wire.varint(1, 5))),
+            because: "field header_fprint.major (1) has wire type 0")
     }
 
     @Test func aBrokenFrameIsExplained() throws {

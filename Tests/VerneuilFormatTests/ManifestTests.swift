@@ -53,7 +53,8 @@ import VerneuilFormat
             let stored = try StoredManifest(decoding: body)
             let base = try golden.baseChunk(of: stored)
             let manifest = try stored.resolved(base: base)
-            let encoded = try manifest.encoded(base: base.map { bytes throws(FormatError) in try BaseChunk.decode(bytes) })
+            let encoded = try manifest.encoded(
+                base: base.map { bytes throws(FormatError) in try BaseChunk.decode(bytes) })
             #expect(try encoded == protobuf(body), "\(version.step)")
             #expect(try encoded.count == golden.decoded(version).protoBytes)
         }
@@ -88,7 +89,8 @@ import VerneuilFormat
 
     @Test func generatedCodeReadsWhatWeWriteAndWeReadWhatItWrites() throws {
         var random = SeededGenerator(for: "generatedCodeReadsWhatWeWriteAndWeReadWhatItWrites")
-        for (count, bundled) in [(0, 0), (1, 0), (1, 1), (2, 2), (3, 0), (3, 1), (40, 5), (299, 1), (300, 1), (701, 2)] {
+        for (count, bundled) in [(0, 0), (1, 0), (1, 1), (2, 2), (3, 0), (3, 1), (40, 5), (299, 1), (300, 1), (701, 2)]
+        {
             for baseCount in [nil, 0, 1, count / 2, count, count + 1, 3 * count + 7] {
                 var manifest = RandomManifest.make(chunks: count, bundled: bundled, &random)
                 let base = baseCount.map { RandomManifest.base(for: manifest.chunks, count: $0, &random) }

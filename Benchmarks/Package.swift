@@ -10,6 +10,10 @@ let package = Package(
         .executableTarget(
             name: "fingerprint-bench",
             dependencies: [.product(name: "VerneuilFormat", package: "verneuil")],
-            swiftSettings: [.swiftLanguageMode(.v6)], linkerSettings: [.linkedLibrary("zstd")])
+            swiftSettings: [.swiftLanguageMode(.v6)], linkerSettings: [.linkedLibrary("zstd")]),
+        .systemLibrary(name: "CSQLite"),
+        // Knows the extension by its file alone, as any host does.
+        .executableTarget(
+            name: "commit-bench", dependencies: ["CSQLite"], swiftSettings: [.swiftLanguageMode(.v6)]),
     ]
 )

@@ -151,5 +151,7 @@ extension ReplicationOptions {
         workers = configuration.pacing.workers
         uploadWindow = configuration.pacing.uploadsInFlight
         generatedBy = "verneuil-swift \(Version.description)"
+        // For tests: an oracle, not a setting that an application should know.
+        isParanoid = getenv("VERNEUIL_PARANOID").map { String(cString: $0) == "1" } ?? false
     }
 }

@@ -30,15 +30,17 @@ final class TargetCopier: @unchecked Sendable {
 
     /// nil: chunks and manifest are stored. Else why not.
     func copy(_ snapshot: StagedSnapshot, urgency: Urgency) -> String? {
+        let began = MonotonicTime.now
+        var sent = Sent()
         do {
             if !isPrepared {
                 try target.store.prepare()
                 isPrepared = true
             }
             let list = database.storedChunks(target.identifier) ?? []
-            try putChunks(snapshot, list, urgency)
-            let base = try putBase(snapshot, Set(list), urgency)
-            try putManifest(snapshot, base: base?.words, baseName: base?.name, urgency)
+            try putChunks(snapshot, list, urgency, &sent)
+            let base = try putBase(snapshot, Set(list), urgency, &sent)
+            try putManifest(snapshot, base: base?.words, baseName: base?.name, urgency, &sent)
             do throws(SystemError) {
                 // Chunk 0 is in the manifest and nowhere else. The base chunk, at the list's end, is an object as well.
                 var list = snapshot.chunks
@@ -50,6 +52,13 @@ final class TargetCopier: @unchecked Sendable {
                 replicator.noteFailure(database, error)
             }
             lock.withLock { storedPoint = snapshot.point }
+            replicator.logger.info(
+                "stored a snapshot",
+                metadata: [
+                    "database": "\(database.path)", "store": "\(target.store.name)", "snapshot": "\(snapshot.point)",
+                    "chunks": "\(sent.chunks)", "requests": "\(sent.requests)", "bytes": "\(sent.bytes)",
+                    "milliseconds": "\(Int(MonotonicTime.now.seconds(since: began) * 1000))",
+                ])
             return nil
         } catch let error as StoreError {
             if error.kind == .noSuchSpace { isPrepared = false }
@@ -57,6 +66,14 @@ final class TargetCopier: @unchecked Sendable {
         } catch {
             return "\(error)"
         }
+    }
+
+    /// What a pass cost.
+    private struct Sent {
+        var chunks = 0
+        var requests = 0
+        /// Of bodies, compressed.
+        var bytes = 0
     }
 
     private struct Missing: Error, CustomStringConvertible {
@@ -67,7 +84,7 @@ final class TargetCopier: @unchecked Sendable {
 
     // MARK: - Chunks
 
-    private func putChunks(_ snapshot: StagedSnapshot, _ list: [Fingerprint], _ urgency: Urgency) throws {
+    private func putChunks(_ snapshot: StagedSnapshot, _ list: [Fingerprint], _ urgency: Urgency, _ sent: inout Sent) throws {
         let stored = Set(list)
         let window = UploadWindow(limit: replicator.options.uploadWindow)
         var seen: Set<Fingerprint> = [Chunk.zeroFingerprint]
@@ -82,13 +99,18 @@ final class TargetCopier: @unchecked Sendable {
                 if let failure = window.failure { throw failure }
                 throw Missing(database: database.path, index: index)
             }
-            put(bytes, fingerprint, window, urgency)
+            sent.chunks += 1
+            sent.requests += 1
+            sent.bytes += put(bytes, fingerprint, window, urgency)
         }
         window.drain()
         if let failure = window.failure { throw failure }
     }
 
-    private func put(_ bytes: [UInt8], _ fingerprint: Fingerprint, _ window: UploadWindow, _ urgency: Urgency) {
+    /// Answers with the size of what is sent.
+    private func put(
+        _ bytes: [UInt8], _ fingerprint: Fingerprint, _ window: UploadWindow, _ urgency: Urgency
+    ) -> Int {
         let body = bytes.withUnsafeBytes { Body.compress($0) }
         let keep = replicator.didStoreChunk
         window.enter()
@@ -102,12 +124,13 @@ final class TargetCopier: @unchecked Sendable {
                 window.leave(error)
             }
         }
+        return body.count
     }
 
     // MARK: - Base chunk (FORMAT 6.2)
 
     private func putBase(
-        _ snapshot: StagedSnapshot, _ stored: Set<Fingerprint>, _ urgency: Urgency
+        _ snapshot: StagedSnapshot, _ stored: Set<Fingerprint>, _ urgency: Urgency, _ sent: inout Sent
     ) throws -> (words: [UInt64], name: Fingerprint)? {
         guard snapshot.chunks.count * 2 >= BaseChunk.minimumWords else { return nil }
         let path = "\(database.directory)/basechunk.\(target.identifier)"
@@ -122,6 +145,8 @@ final class TargetCopier: @unchecked Sendable {
         let body = bytes.withUnsafeBytes { Body.compress($0) }
         try target.store.put(PutRequest(.chunks, name.chunkName, body, urgency: urgency))
         recent.insert(name)
+        sent.requests += 1
+        sent.bytes += body.count
         try Files.writeAtomically(bytes, to: path)
         return (try BaseChunk.decode(bytes), name)
     }
@@ -129,7 +154,8 @@ final class TargetCopier: @unchecked Sendable {
     // MARK: - Manifest
 
     private func putManifest(
-        _ snapshot: StagedSnapshot, base: [UInt64]?, baseName: Fingerprint?, _ urgency: Urgency
+        _ snapshot: StagedSnapshot, base: [UInt64]?, baseName: Fingerprint?, _ urgency: Urgency,
+        _ sent: inout Sent
     ) throws {
         var bundled: [BundledChunk] = []
         if let first = snapshot.chunks.first {
@@ -143,6 +169,8 @@ final class TargetCopier: @unchecked Sendable {
             baseChunk: baseName)
         let body = Body.compressManifest(manifest.encoded(base: base))
         try target.store.put(PutRequest(.manifests, manifestName, body, urgency: urgency))
+        sent.requests += 1
+        sent.bytes += body.count
         do throws(SystemError) {
             try database.spool.setTap(manifestName, body)
         } catch {

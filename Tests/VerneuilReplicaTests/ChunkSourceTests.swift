@@ -1,0 +1,185 @@
+import FormatTestSupport
+import Foundation
+import ReplicaTestSupport
+import Testing
+import VerneuilFormat
+import VerneuilReplica
+import VerneuilStore
+
+@Suite struct ChunkSourceTests {
+    private let store = MemoryStore("first")
+    private let second = MemoryStore("second")
+
+    private func put(_ bytes: [UInt8], in stores: [MemoryStore]) throws -> Fingerprint {
+        let fingerprint = FingerprintKey.chunk.fingerprint(bytes)
+        for store in stores {
+            try store.put(PutRequest(.chunks, fingerprint.chunkName, bytes.withUnsafeBytes { Body.compress($0) }))
+        }
+        return fingerprint
+    }
+    private func failure(_ body: () throws -> Void) -> FetchError? {
+        do {
+            try body()
+            return nil
+        } catch {
+            guard case .fetch(let error)? = error as? ReplicaError else { return nil }
+            return error
+        }
+    }
+
+    @Test func theFirstSourceThatHasAGoodChunkGivesIt() throws {
+        let scratch = try Scratch()
+        let cache = CacheDirectory(local: scratch.file("cache"), shards: 2, capacity: 10)
+        let bytes = Array("a chunk".utf8)
+        let name = try put(bytes, in: [store, second])
+        let source = ChunkSource(caches: [cache], stores: [store, second])
+        #expect(try source.chunk(name, length: bytes.count) == bytes)
+        #expect(store.takeLog() == [name.chunkName] && second.takeLog() == [])
+        // By now it is in the cache.
+        while cache.read(name, length: bytes.count) == nil { usleep(1000) }
+        #expect(try source.chunk(name, length: bytes.count) == bytes)
+        #expect(store.takeLog() == [])
+    }
+
+    @Test func anErrorNamesTheObjectAndWhatEachSourceHad() throws {
+        let bytes = Array("a chunk".utf8)
+        let name = try put(bytes, in: [second])
+        second.setFault { _ in .body(Array("something else".utf8)) }
+        let third = MemoryStore("third")
+        third.setFault { _ in .unavailable }
+        let source = ChunkSource(caches: [], stores: [store, second, third])
+        let error = try #require(failure { _ = try source.chunk(name, length: bytes.count) })
+        #expect(error.object == "chunk \(name.chunkName)")
+        #expect(error.attempts.map(\.source) == ["first", "second", "third"])
+        #expect(error.attempts.map(\.outcome) == [.missing, .damaged, .unavailable])
+        #expect(!error.isMissing)
+        for part in [name.chunkName, "first", "no such object", "second", "\(bytes.count) bytes expected", "told to fail"] {
+            #expect(error.description.contains(part), "\(error) lacks \(part)")
+        }
+        #expect(failure { _ = try ChunkSource(caches: [], stores: [store]).chunk(name, length: 7) }?.isMissing == true)
+        #expect(failure { _ = try ChunkSource(caches: [], stores: []).chunk(name, length: 7) }?.isMissing == false)
+    }
+
+    @Test func bothHalvesOfTheFingerprintAndTheLengthMustMatch() throws {
+        let bytes = Array("a chunk".utf8)
+        let name = try put(bytes, in: [store])
+        let body = try #require(store.body(.chunks, name.chunkName))
+        let source = ChunkSource(caches: [], stores: [store])
+        for wrong in [
+            Fingerprint(primary: name.primary ^ 1, secondary: name.secondary),
+            Fingerprint(primary: name.primary, secondary: name.secondary ^ 1 << 63),
+        ] {
+            try store.put(PutRequest(.chunks, wrong.chunkName, body))
+            #expect(failure { _ = try source.chunk(wrong, length: bytes.count) }?.attempts.first?.outcome == .damaged)
+        }
+        for length in [bytes.count - 1, bytes.count + 1, Chunk.size] {
+            #expect(failure { _ = try source.chunk(name, length: length) }?.attempts.first?.outcome == .damaged)
+        }
+        #expect(try source.chunk(name, length: bytes.count) == bytes)
+    }
+
+    @Test func damagedFilesOfACacheAreReplacedFromTheStore() throws {
+        let scratch = try Scratch()
+        let cache = CacheDirectory(local: scratch.file("cache"), shards: 1, capacity: 10, appendInstanceID: false)
+        let bytes = Array("a chunk".utf8)
+        let name = try put(bytes, in: [store])
+        cache.publish(name, bytes)
+        try scratch.write(Array("a chump".utf8), to: "cache/0/\(name.chunkName)")
+        #expect(try ChunkSource(caches: [cache], stores: [store]).chunk(name, length: bytes.count) == bytes)
+        while cache.read(name, length: bytes.count) == nil { usleep(1000) }
+        #expect(try scratch.bytes("cache/0/\(name.chunkName)") == bytes)
+    }
+
+    @Test func noMoreRequestsAreInFlightThanAreAllowed() throws {
+        let chunks = try (0..<200).map { i in try put(Array("chunk \(i)".utf8), in: [store]) }
+        store.setDelay(0.005)
+        for parallelism in [1, 8, 64] {
+            let source = ChunkSource(caches: [], stores: [store], parallelism: parallelism)
+            _ = store.takeMostInFlight()
+            let done = Counter()
+            for (i, chunk) in chunks.enumerated() {
+                source.start(ChunkSource.Request(chunk, length: "chunk \(i)".utf8.count, urgent: false) { result in
+                    if case .success(let bytes) = result, bytes == Array("chunk \(i)".utf8) { done.add() }
+                })
+            }
+            let deadline = Date().addingTimeInterval(20)
+            while done.value < chunks.count, Date() < deadline { usleep(1000) }
+            #expect(done.value == chunks.count)
+            #expect(store.takeMostInFlight() == parallelism)
+        }
+    }
+
+    @Test func whoWaitsGoesBeforeWhatIsLoadedAhead() throws {
+        let chunks = try (0..<100).map { i in try put(Array("chunk \(i)".utf8), in: [store]) }
+        store.setDelay(0.05)
+        let source = ChunkSource(caches: [], stores: [store], parallelism: 4)
+        for (i, chunk) in chunks.enumerated().dropLast() {
+            source.start(ChunkSource.Request(chunk, length: "chunk \(i)".utf8.count, urgent: false) { _ in })
+        }
+        let start = Date()
+        _ = try source.chunk(chunks[99], length: "chunk 99".utf8.count)
+        let took = Date().timeIntervalSince(start)
+        // 99 others at 4 a time would take 1.2 s.
+        #expect(took < 0.3, "took \(took) s")
+    }
+
+    @Test func whatSomebodyBeginsToWaitForIsHurried() throws {
+        let chunks = try (0..<100).map { i in try put(Array("chunk \(i)".utf8), in: [store]) }
+        store.setDelay(0.05)
+        let source = ChunkSource(caches: [], stores: [store], parallelism: 4)
+        let done = Flag()
+        let start = Date()
+        var last: ChunkSource.Request?
+        for (i, chunk) in chunks.enumerated() {
+            let request = ChunkSource.Request(chunk, length: "chunk \(i)".utf8.count, urgent: false) { _ in
+                if i == 99 { done.set() }
+            }
+            source.start(request)
+            last = request
+        }
+        source.hurry(try #require(last))
+        done.wait()
+        #expect(Date().timeIntervalSince(start) < 0.3)
+    }
+
+    @Test func aBaseChunkIsVerifiedAndBounded() throws {
+        let bytes = [UInt8](repeating: 9, count: 1_000_000)
+        let name = try put(bytes, in: [second])
+        store.setFault { _ in .body([1, 2, 3]) }
+        let source = ChunkSource(caches: [], stores: [store, second])
+        #expect(try source.baseChunk(name, limit: 1_000_000) == bytes)
+        let error = try #require(failure { _ = try source.baseChunk(name, limit: 999_999) })
+        #expect(error.attempts.map(\.outcome) == [.damaged, .damaged])
+        #expect(error.object == "base chunk \(name.chunkName)")
+    }
+
+    @Test func manifestsComeFromTheFirstStoreThatHasAGoodOne() throws {
+        let database = [UInt8](repeating: 1, count: 100_000)
+        let writer = StoreWriter(path: "/srv/x.db", stores: [second])
+        let manifest = try writer.store(database)
+        try store.put(PutRequest(.manifests, writer.manifestName, Array("garbage".utf8)))
+        let manifests = ManifestSource(chunks: ChunkSource(caches: [], stores: [store, second]))
+        let location = ReplicaLocation.manifest(name: writer.manifestName)
+        let stored = try manifests.fetch(location)
+        #expect(stored.origin == .store(1))
+        #expect(try manifests.resolve(stored.manifest) == manifest)
+        second.remove(.manifests, writer.manifestName)
+        let error = try #require(failure { _ = try manifests.fetch(location) })
+        #expect(error.attempts.map(\.outcome) == [.damaged, .missing])
+    }
+
+    @Test func locationsAreManifestFilesOrNamedByHostAndPath() throws {
+        #expect(try ReplicaLocation("verneuil://h.example.com/a/b.db", host: "me") == .manifest(name: ManifestName.make(host: "h.example.com", path: "/a/b.db")))
+        #expect(try ReplicaLocation("verneuil:///a/b.db", host: "me") == .manifest(name: ManifestName.make(host: "me", path: "/a/b.db")))
+        #expect(try ReplicaLocation("/a/b", host: "me") == .file("/a/b"))
+        for bad in ["verneuil://", "verneuil:///", "verneuil://host", "verneuil://host/"] {
+            #expect(throws: ReplicaError.self) { try ReplicaLocation(bad, host: "me") }
+        }
+        // On this machine, the path is what its writer makes of it.
+        let scratch = try Scratch()
+        try scratch.write([], to: "db")
+        try FileManager.default.createSymbolicLink(atPath: scratch.file("link"), withDestinationPath: scratch.file("db"))
+        #expect(try ReplicaLocation("verneuil://\(scratch.file("link"))", host: "me") == ReplicaLocation("verneuil://me\(scratch.file("db"))", host: "me"))
+        #expect(try ReplicaLocation("verneuil://you\(scratch.file("link"))", host: "me") == .manifest(name: ManifestName.make(host: "you", path: scratch.file("link"))))
+    }
+}

@@ -1,0 +1,83 @@
+import FormatTestSupport
+import Testing
+import VerneuilReplica
+
+@Suite struct ReadAheadTests {
+    /// A file of which chunks are loaded when they are asked for. Answers how
+    /// often the reader had to ask for one itself, and what was loaded in all.
+    private func read(_ order: some Sequence<Int>, count: Int, largest: Int = 64, loaded: Set<Int> = []) -> (misses: Int, loaded: Set<Int>) {
+        var ahead = ReadAhead(count: count, largest: largest)
+        var loaded = loaded
+        var misses = 0
+        for i in order {
+            let next: Range<Int>
+            if loaded.contains(i) {
+                next = ahead.touched(i)
+            } else {
+                misses += 1
+                loaded.insert(i)
+                next = ahead.missed(i) { limit in
+                    var run = 0
+                    while run < limit, loaded.contains(i - 1 - run) { run += 1 }
+                    return run
+                }
+            }
+            #expect(next.lowerBound >= 0 && next.upperBound <= count && next.count <= max(4, largest))
+            loaded.formUnion(next)
+        }
+        return (misses, loaded)
+    }
+
+    @Test func aScanIsLoadedAheadAfterTwoChunks() {
+        #expect(read(0..<1000, count: 1000).misses == 2)
+        #expect(read(500..<1000, count: 1000).misses == 2)
+    }
+
+    @Test func aScanWithDetoursIsStillAScan() {
+        // Every tenth chunk a page of the tree's inner nodes elsewhere, which is loaded already.
+        let order = (100..<1000).flatMap { $0 % 10 == 0 ? [$0, 3] : [$0] }
+        #expect(read(order, count: 1000, loaded: [3]).misses <= 3)
+    }
+
+    @Test func aScanThatSkipsChunksGoesOn() {
+        #expect(read((0..<1000).filter { $0 % 3 != 2 }, count: 1000).misses <= 4)
+    }
+
+    @Test func windowsDoubleUpToTheLargest() {
+        var ahead = ReadAhead(count: 10_000, largest: 64)
+        _ = ahead.missed(0) { _ in 0 }
+        var sizes: [Int] = [ahead.missed(1) { _ in 1 }.count]
+        while sizes.count < 8 { sizes.append(ahead.touched(ahead.trigger.lowerBound).count) }
+        #expect(sizes == [4, 8, 16, 32, 64, 64, 64, 64])
+    }
+
+    @Test func whatIsLoadedAtFirstCountsAsHistory() {
+        // The first 128 chunks were loaded at opening.
+        let (misses, _) = read(0..<1000, count: 1000, loaded: Set(0..<128))
+        #expect(misses == 1)
+    }
+
+    @Test func randomReadsLoadNothingElse() {
+        var random = SeededGenerator(for: "randomReadsLoadNothingElse")
+        let order = (0..<300).map { _ in Int.random(in: 0..<100_000, using: &random) }
+        let (_, loaded) = read(order, count: 100_000)
+        #expect(loaded.count <= Set(order).count + 40)
+    }
+
+    @Test func theEndOfTheFileIsTheEnd() {
+        for count in 0..<20 {
+            let (misses, loaded) = read(0..<count, count: count)
+            #expect(misses <= 2 && loaded == Set(0..<count))
+        }
+    }
+
+    @Test func thePolicySaysWhatIsLoadedAtFirst() {
+        let policy = LoadingPolicy.partial(min: 4, max: 100)
+        for (count, expected) in [(0, 0), (1, 1), (3, 3), (4, 4), (16, 4), (17, 5), (400, 20), (10_000, 100), (1_000_000, 100)] {
+            #expect(policy.initialChunks(of: count) == expected)
+        }
+        #expect(LoadingPolicy.eager.initialChunks(of: 12345) == 12345)
+        #expect(LoadingPolicy.partial(min: 10, max: 5).initialChunks(of: 1000) == 10)
+        #expect(LoadingPolicy.partial(min: 0, max: 0).initialChunks(of: 1000) == 0)
+    }
+}

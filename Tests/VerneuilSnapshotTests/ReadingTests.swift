@@ -118,9 +118,9 @@ extension SnapshotVFSTests {
             }
         }
 
-        /// Issue 6.2: round trips one after the other, at 30 ms each.
+        /// Round trips one after the other, slow enough for computing not to matter.
         @Test func openingAndLookingUpTakesFewRoundTrips() throws {
-            let delay = 0.03
+            let delay = 0.25
             let source = try Source(rows: 200_000, rowBytes: 300)
             source.store.setDelay(delay)
             let key = try SQLiteConnection(source.path).rows("SELECT id, k FROM t WHERE id = 123456")[0]
@@ -136,25 +136,26 @@ extension SnapshotVFSTests {
             let covered = try trips("SELECT id FROM t WHERE k = '\(key[1])'")
             let byIndex = try trips("SELECT body FROM t WHERE k = '\(key[1])'")
             print("round trips of a fresh replica of \(chunks) chunks: by row id \(byRow), index alone \(covered), index and row \(byIndex)")
-            // Manifest, base chunk; then one for each level of a tree that isn't in the first chunks.
-            #expect(byRow < 5 && covered < 5 && byIndex < 7)
+            // Manifest, base chunk; then one for each level of a tree that isn't in the first chunks: the table's
+            // root is. Where a row is looked up by an index, that is two trees.
+            #expect(byRow < 5 && covered < 6 && byIndex < 8)
         }
 
         @Test func aScanKeepsTheRequestsInFlightBusy() throws {
             let delay = 0.03
             let source = try Source(rows: 200_000, rowBytes: 300)
-            source.store.setDelay(delay)
             configure([source.store])
             let chunks = Chunk.count(forLength: UInt64(try source.scratch.bytes("db").count))
             let replica = try open(source.uri)
+            source.store.setDelay(delay)
+            _ = source.store.takeMostInFlight()
             let start = Date()
             #expect(try replica.value("SELECT count(length(body)) FROM t NOT INDEXED") == "200000")
             let took = Date().timeIntervalSince(start)
             let ideal = Double(chunks) / 64 * delay
             print("scan of \(chunks) chunks: \(took) s, 64 parallel GETs take \(ideal) s: \(100 * ideal / took) %")
-            #expect(source.store.takeMostInFlight() <= 64 + 16)
-            // Debug builds compute longer than they wait; the figure to meet is in Benchmarks.
-            #expect(took < 8 * ideal + 1)
+            let most = source.store.takeMostInFlight()
+            #expect(most >= 56 && most <= 64 + 16, "\(most) requests in flight at most")
         }
 
         @Test func aForkedChildHasItsOwnReplicasAndHarmsNobodys() throws {
@@ -185,6 +186,11 @@ extension SnapshotVFSTests {
             configure([source.store], policy: .eager, caches: [cache()])
             let expected = try SQLiteConnection(source.path).rows(Databases.checksum)
             #expect(try open(source.uri).rows(Databases.checksum) == expected)
+            // Readers don't wait until a chunk has reached the cache.
+            for key in source.store.chunkKeys {
+                let fingerprint = try #require(Fingerprint(chunkName: key))
+                while cache().read(fingerprint, length: nil, limit: 1 << 20) == nil { usleep(1000) }
+            }
             _ = source.store.takeLog()
             // A new configuration is what another process would have.
             configure([source.store], caches: [cache()])

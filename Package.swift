@@ -176,6 +176,34 @@ let package = Package(
         .testTarget(
             name: "VerneuilSpoolTests", dependencies: ["VerneuilSpool", "VerneuilFormat", "VerneuilSystem", "CVerneuil"],
             swiftSettings: swiftSettings, linkerSettings: zstd),
+        .target(
+            name: "CReplicaTestSupport", path: "Tests/Support/CReplicaTestSupport",
+            linkerSettings: [.linkedLibrary("sqlite3")]),
+        .target(
+            name: "ReplicaTestSupport",
+            dependencies: ["CSQLite", "CVerneuil", "VerneuilFormat", "VerneuilStore", "VerneuilSystem"],
+            path: "Tests/Support/ReplicaTestSupport", swiftSettings: swiftSettings),
+        .executableTarget(
+            name: "replica-test-helper",
+            dependencies: [
+                "CReplicaTestSupport", "CSQLite", "ReplicaTestSupport", "VerneuilVFS", "VerneuilReplica", "VerneuilStore",
+                "VerneuilFormat",
+            ],
+            path: "Tests/Support/replica-test-helper", swiftSettings: swiftSettings, linkerSettings: zstd),
+        .testTarget(
+            name: "VerneuilReplicaTests",
+            dependencies: [
+                "CSQLite", "CVerneuil", "VerneuilReplica", "VerneuilStore", "VerneuilFormat", "VerneuilSystem",
+                "FormatTestSupport", "ReplicaTestSupport", "replica-test-helper",
+            ],
+            swiftSettings: swiftSettings, linkerSettings: zstd),
+        .testTarget(
+            name: "VerneuilSnapshotTests",
+            dependencies: [
+                "CSQLite", "CVerneuil", "VerneuilVFS", "VerneuilReplica", "VerneuilStore", "VerneuilFormat",
+                "VerneuilSystem", "FormatTestSupport", "ReplicaTestSupport", "replica-test-helper",
+            ],
+            swiftSettings: swiftSettings, linkerSettings: zstd),
         .testTarget(
             name: "VerneuilCoreTests", dependencies: ["VerneuilCore", "VerneuilReplica", "VerneuilSystem", "CVerneuil"],
             swiftSettings: swiftSettings, linkerSettings: zstd),

@@ -205,6 +205,14 @@ let package = Package(
             ],
             swiftSettings: swiftSettings, linkerSettings: zstd),
         .testTarget(
+            name: "RoundTripTests",
+            dependencies: [
+                "CSQLite", "CVerneuil", "CZstd", "ManifestProto", "ReplicaTestSupport", "VerneuilVFS", "VerneuilReplication",
+                "VerneuilReplica", "VerneuilSpool", "VerneuilStore", "VerneuilFormat", "VerneuilSystem",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: swiftSettings, linkerSettings: zstd),
+        .testTarget(
             name: "VerneuilCoreTests", dependencies: ["VerneuilCore", "VerneuilReplica", "VerneuilSystem", "CVerneuil"],
             swiftSettings: swiftSettings, linkerSettings: zstd),
     ]

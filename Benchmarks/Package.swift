@@ -11,9 +11,10 @@ let package = Package(
             name: "fingerprint-bench",
             dependencies: [.product(name: "VerneuilFormat", package: "verneuil")],
             swiftSettings: [.swiftLanguageMode(.v6)], linkerSettings: [.linkedLibrary("zstd")]),
-        .systemLibrary(name: "CSQLite"),
+        // Another name than the library's own: a package graph has each name once.
+        .systemLibrary(name: "CBenchmarkSQLite"),
         // Knows the extension by its file alone, as any host does.
         .executableTarget(
-            name: "commit-bench", dependencies: ["CSQLite"], swiftSettings: [.swiftLanguageMode(.v6)]),
+            name: "commit-bench", dependencies: ["CBenchmarkSQLite"], swiftSettings: [.swiftLanguageMode(.v6)]),
     ]
 )

@@ -6,7 +6,7 @@
 // are this machine's. The database, the spool and the store stand in D
 // (/dev/shm), so that no disk hides what our own code costs.
 
-import CSQLite
+import CBenchmarkSQLite
 import Glibc
 
 struct Failure: Error, CustomStringConvertible { var description: String }
@@ -106,8 +106,8 @@ func bench(_ directory: String, mebibytes: Int, commits: Int) throws {
     var base = Samples()
     var with = Samples()
     for round in 0..<(commits / 50) {
-        for (index, connection) in (round % 2 == 0 ? [unix, ours] : [ours, unix]).enumerated() {
-            let isOurs = (round % 2 == 0) == (index == 1)
+        for connection in round % 2 == 0 ? [unix, ours] : [ours, unix] {
+            let isOurs = connection === ours
             for _ in 0..<50 {
                 let start = microseconds()
                 try connection.run(insert)

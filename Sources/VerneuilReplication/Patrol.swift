@@ -80,7 +80,7 @@ struct Patrol {
     }
 
     private func save(_ round: Round) throws(SystemError) {
-        try Files.writeAtomically(round.bytes, to: path)
+        try Files.writeAtomically(round.bytes, to: path, isOnlyWriter: true)
     }
 }
 

@@ -147,7 +147,7 @@ final class TargetCopier: @unchecked Sendable {
         recent.insert(name)
         sent.requests += 1
         sent.bytes += body.count
-        try Files.writeAtomically(bytes, to: path)
+        try Files.writeAtomically(bytes, to: path, isOnlyWriter: true)
         return (try BaseChunk.decode(bytes), name)
     }
 

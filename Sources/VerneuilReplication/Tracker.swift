@@ -47,7 +47,9 @@ public final class Tracker {
     private var seenModified = timespec()
 
     /// Whether the connection keeps EXCLUSIVE between transactions.
-    private var isExclusive = false
+    public private(set) var isExclusive = false
+    /// As last set by `PRAGMA journal_mode`.
+    public var journalMode = "delete"
     private var committedUnderExclusive = false
 
     init(_ database: SpoolDatabase, _ producer: SpoolProducer, _ replicator: Replicator, isReadOnly: Bool) {

@@ -95,7 +95,8 @@ struct BaseWork: ~Copyable {
             while next < count {
                 if let deadline, copied & 7 == 7, MonotonicTime.now >= deadline {
                     let progress = Progress(next: next, poolBytes: poolBytes, start: start ?? SourceState())
-                    try Files.writeAtomically(progress.bytes, to: "\(directory)/base.progress", mode: database.spool.fileMode)
+                    try Files.writeAtomically(
+                        progress.bytes, to: "\(directory)/base.progress", mode: database.spool.fileMode, isOnlyWriter: true)
                     return false
                 }
                 try copyChunk(source, table, length, buffer, isStored)

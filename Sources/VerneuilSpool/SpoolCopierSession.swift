@@ -25,9 +25,12 @@ public final class SpoolCopierSession: Sendable {
     /// nil where another copier is at work, or nothing is spooled.
     public static func open(_ database: SpoolDatabase) throws(SystemError) -> SpoolCopierSession? {
         guard let control = try database.openControl() else { return nil }
-        let lock = try Descriptor("\(database.directory)/copier.lock", O_RDWR | O_CREAT, mode: database.spool.fileMode)
+        let path = database.copierLockPath
+        let lock = try Descriptor(path, O_RDWR | O_CREAT, mode: database.spool.fileMode)
         database.share(lock)
         if vrn_ofd_lock(lock.fd, Int16(F_WRLCK), 0, 0) == -EAGAIN { return nil }
+        // The last one to retire a database at this path removes the lock's file: that one, held, excludes nobody.
+        guard let named = try Files.status(path), try lock.status().inode == named.inode else { return nil }
         return SpoolCopierSession(database: database, lock: lock, control: control)
     }
 
@@ -136,6 +139,10 @@ public final class SpoolCopierSession: Sendable {
         let away = Files.temporaryName(beside: database.directory)
         try Files.rename(database.directory, to: away)
         try Files.removeTree(away)
-        _ = vrn_rmdir(Files.directory(of: database.directory))
+        let parent = Files.directory(of: database.directory)
+        if try Files.list(parent) == ["copier.lock"] {
+            try Files.remove(database.copierLockPath)
+            _ = vrn_rmdir(parent)
+        }
     }
 }

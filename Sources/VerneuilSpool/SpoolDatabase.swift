@@ -7,11 +7,14 @@ import VerneuilSystem
 //   path           the database's canonical path, for those who find the directory
 //   control        SpoolControl; made whole before it gets its name
 //   builder.lock   held by who makes a full snapshot
-//   copier.lock    held by who uploads
 //   stored.TARGET  what a target is known to have
 //   epoch.N/table  EpochTable: two entries for each chunk
 //   epoch.N/pool   two places for each chunk: chunk i's are at 2i and 2i+1 times 64 KiB
 //   epoch.N/base, epoch.N/base.pool   the full snapshot that a builder made
+//
+// Beside it, in the directory of the path, stands
+//
+//   copier.lock    held by who uploads: what is stored goes by the path, whichever file is there
 //
 // The directory's name holds device and inode: a file that replaces the
 // database has another directory, and the two never mix (S9).
@@ -47,6 +50,19 @@ public struct SpoolDatabase: Sendable, Hashable {
 
     var controlPath: String { "\(directory)/control" }
     func epochPath(_ epoch: UInt64) -> String { "\(directory)/epoch.\(epoch)" }
+
+    /// Where copiers of any file that is, or was, at this path exclude one another: they write the same manifest.
+    var copierLockPath: String { "\(Files.directory(of: directory))/copier.lock" }
+
+    /// Removes what crashes left in the directory's first minute: other files' temporary names are reused.
+    func sweep() {
+        let before = wallClock().seconds - 60
+        for name in (try? Files.list(directory)) ?? [] where name.hasPrefix(".tmp.") {
+            if let status = try? Files.status("\(directory)/\(name)"), status.changed.seconds < before {
+                try? Files.remove("\(directory)/\(name)")
+            }
+        }
+    }
 
     /// Opens the control page; nil where there is none.
     func openControl() throws(SystemError) -> Descriptor? {
@@ -146,7 +162,7 @@ public struct SpoolDatabase: Sendable, Hashable {
             withUnsafeBytes(of: chunk.primary.littleEndian) { bytes.append(contentsOf: $0) }
             withUnsafeBytes(of: chunk.secondary.littleEndian) { bytes.append(contentsOf: $0) }
         }
-        try Files.writeAtomically(bytes, to: "\(directory)/stored.\(target)", mode: spool.fileMode)
+        try Files.writeAtomically(bytes, to: "\(directory)/stored.\(target)", mode: spool.fileMode, isOnlyWriter: true)
     }
 
     /// Forgets what every target is believed to have.

@@ -4,6 +4,7 @@ import VerneuilSystem
 
 // ROOT/                                        as configured
 //   verneuil-BOOT/                             everything of this boot (S4)
+//     databases/MANGLED-PATH/copier.lock
 //     databases/MANGLED-PATH/DEVICE-INODE/     one database: SpoolDatabase
 //     manifests/MANIFEST-NAME                  the last manifest uploaded ("tap")
 //
@@ -84,6 +85,7 @@ public struct SpoolDirectory: Sendable, Hashable {
             }
         }
         sweep("\(boot)/manifests") { try? Files.remove($0) }
+        for database in (try? databases()) ?? [] { database.sweep() }
         for mangled in (try? Files.list("\(boot)/databases")) ?? [] {
             sweep("\(boot)/databases/\(mangled)") { try? Files.removeTree($0) }
         }
@@ -99,7 +101,7 @@ public struct SpoolDirectory: Sendable, Hashable {
     }
 
     public func setTap(_ manifestName: String, _ body: [UInt8]) throws(SystemError) {
-        try Files.writeAtomically(body, to: tapPath(manifestName), mode: fileMode)
+        try Files.writeAtomically(body, to: tapPath(manifestName), mode: fileMode, isOnlyWriter: true)
     }
 }
 

@@ -271,6 +271,9 @@ public final class SpoolProducer: @unchecked Sendable {
             let chunk = UnsafeRawBufferPointer(start: scratch, count: size)
             let fingerprint = Chunk.fingerprint(chunk)
             if index == 0 {
+                // SQLite file format, 1.3.3: in WAL mode the file alone is no database. (SQLite enters it without
+                // shared memory under locking_mode=EXCLUSIVE.)
+                if size > 19 && (chunk[18] == 2 || chunk[19] == 2) { throw SystemError("WAL mode is not replicated:", path(), ENOTSUP) }
                 header = FingerprintKey.header.fingerprint(UnsafeRawBufferPointer(rebasing: chunk[..<min(100, size)]))
             }
             let entry = entries + i * ChunkVersions.bytes

@@ -30,12 +30,15 @@ public enum Files {
 
     /// Publishes `bytes` under `path`: whoever opens that name sees all of the
     /// old file or all of the new one. With `sync`, also after a power failure.
+    ///
+    /// - Parameter isOnlyWriter: a lock keeps all others from writing to `path`:
+    ///   the new file then has the same temporary name each time, so that a crash leaves at most that one.
     public static func writeAtomically(
-        _ bytes: [UInt8], to path: String, mode: UInt32 = 0o600, sync: Bool = false
+        _ bytes: [UInt8], to path: String, mode: UInt32 = 0o600, sync: Bool = false, isOnlyWriter: Bool = false
     ) throws(SystemError) {
-        let temporary = temporaryName(beside: path)
+        let temporary = isOnlyWriter ? path + ".new" : temporaryName(beside: path)
         do throws(SystemError) {
-            let file = try Descriptor(temporary, O_WRONLY | O_CREAT | O_EXCL, mode: mode)
+            let file = try Descriptor(temporary, O_WRONLY | O_CREAT | (isOnlyWriter ? O_TRUNC : O_EXCL), mode: mode)
             try file.write(bytes, at: 0)
             if sync { try file.sync() }
             try file.close()

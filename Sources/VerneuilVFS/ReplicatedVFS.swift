@@ -205,6 +205,14 @@ private func pragma(
             withTracker(file) { $0.willSetLockingMode(exclusive: value == "exclusive") }
         }
         return nil
+    case "journal_mode":
+        // Under locking_mode=EXCLUSIVE SQLite would enter WAL mode even without shared memory; it answers with
+        // the mode in force where it can't, and so do we.
+        return withTracker(file) { tracker in
+            if value == "wal" { return tracker.isExclusive ? tracker.journalMode : nil }
+            if let value, ["delete", "truncate", "persist", "memory", "off"].contains(value) { tracker.journalMode = value }
+            return nil
+        }
     case "verneuil_flush_replication_data":
         let isWriting = file.pointee.lock > SQLITE_LOCK_SHARED
         return withTracker(file) { tracker in

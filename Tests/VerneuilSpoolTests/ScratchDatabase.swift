@@ -72,6 +72,8 @@ final class ScratchDatabase {
             try file.write(bytes, at: Int64(at))
             for i in (at >> 16)...((at + bytes.count - 1) >> 16) { dirty.insert(UInt32(i)) }
         }
+        // Not a database in WAL mode, by chance.
+        try file.write([1, 1], at: 18)
         // The change counter: each transaction changes the header.
         try file.write(random.bytes(4), at: 24)
         return dirty

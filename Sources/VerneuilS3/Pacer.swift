@@ -31,6 +31,7 @@ final class Pacer: @unchecked Sendable {
 
     /// Counts a request that did not wait. The next ones wait longer.
     func charge() {
+        guard pacing != nil else { return }
         refill()
         tokens -= 1
     }

@@ -51,7 +51,14 @@ final class S3Call {
         client.status.count(request.counter)
         if sent > 0 { client.status.count(\.retries) }
         sent += 1
-        client.pool.execute(client.wireRequest(request, held.credentials)) { [self] result in
+        let resent = { [self] in
+            // It was sent, and may have been seen.
+            mayHaveHappened = true
+            client.status.count(\.staleConnections)
+            client.status.count(request.counter)
+            client.pacer(request.urgency).charge()
+        }
+        client.pool.execute(client.wireRequest(request, held.credentials), resent: resent) { [self] result in
             switch result {
             case .success(let answer): judge(S3Answer(answer), held)
             case .failure(.untrusted(let reason)): fail(.invalid, reason)

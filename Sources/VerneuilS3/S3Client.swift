@@ -47,7 +47,6 @@ final class S3Client: @unchecked Sendable {
             loop: loop, tls: tls, limit: configuration.maximumConnections,
             events: HTTPPool.Events(
                 opened: { status.count(\.connectionsOpened) },
-                stale: { status.count(\.staleConnections) },
                 bytes: { sent, received in
                     status.update {
                         $0.counters.bytesSent += sent

@@ -293,6 +293,8 @@ public final class S3Store: ObjectStore {
             return make(
                 .denied,
                 "the credentials from \(source) need the permission \(request.permission) on bucket \"\(request.bucket)\"")
+        case (404, "NoSuchKey") where request.isConditionalPut:
+            return make(.conditionFailed)
         case (404, let code) where code == "NoSuchBucket" || request.key == nil:
             return make(
                 .noSuchSpace,
@@ -308,6 +310,7 @@ public final class S3Store: ObjectStore {
                     + ": set region and endpoint to that")
         case (400, "AuthorizationHeaderMalformed"):
             return make(.invalid, error?.region.map { "the region must be \"\($0)\"" } ?? "the region may be wrong")
+        case (501, _): return make(.invalid, "the store does not know this kind of request")
         case (500..., _): return make(.unavailable)
         default: return make(.invalid)
         }

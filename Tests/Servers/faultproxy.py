@@ -17,7 +17,8 @@ import asyncio, sys, re, json, random, socket, struct, time
 LP, UP = int(sys.argv[1]), int(sys.argv[2]); CP = int(sys.argv[3]) if len(sys.argv) > 3 else LP + 1
 RULES, LOG, STATS = [], [], {'connections': 0, 'requests': 0}
 XML = '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>%s</Code><Message>injected</Message><RequestId>faultproxy</RequestId></Error>'
-CODES = {503: 'SlowDown', 500: 'InternalError', 429: 'TooManyRequests', 400: 'RequestTimeout', 403: 'AccessDenied', 409: 'OperationAborted', 504: 'GatewayTimeout', 502: 'BadGateway'}
+CODES = {503: 'SlowDown', 500: 'InternalError', 429: 'TooManyRequests', 400: 'RequestTimeout', 403: 'AccessDenied', 409: 'OperationAborted', 504: 'GatewayTimeout', 502: 'BadGateway',
+         404: 'NoSuchKey', 408: 'RequestTimeout', 412: 'PreconditionFailed', 501: 'NotImplemented'}
 def pick(line):
     for r in RULES:
         if not re.search(r.get('match', ''), line): continue

@@ -26,7 +26,7 @@ struct Stores {
         environment: [String: String] = [:], credentials: (any CredentialProvider)? = nil,
         logger: Logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }),
         _ change: (inout S3Configuration) -> Void = { _ in }
-    ) throws -> S3Store {
+    ) throws(StoreError) -> S3Store {
         var configuration = S3Configuration(
             region: region, endpoint: endpoint, chunkBucket: chunks, manifestBucket: manifests,
             domainAddressing: domainAddressing, createBucketsOnDemand: createBuckets,

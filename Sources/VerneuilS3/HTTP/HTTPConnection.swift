@@ -6,11 +6,16 @@ import NIOTLS
 final class HTTPExchange {
     let request: HTTPRequest
     let completion: (Result<HTTPAnswer, HTTPFailure>) -> Void
-    /// Times it was put back because a kept connection turned out to be closed.
+    /// Called when it is sent once more, since a kept connection turned out to be closed.
+    let resent: () -> Void
     var staleTries = 0
 
-    init(_ request: HTTPRequest, _ completion: @escaping (Result<HTTPAnswer, HTTPFailure>) -> Void) {
+    init(
+        _ request: HTTPRequest, resent: @escaping () -> Void,
+        _ completion: @escaping (Result<HTTPAnswer, HTTPFailure>) -> Void
+    ) {
         self.request = request
+        self.resent = resent
         self.completion = completion
     }
 }
@@ -28,8 +33,8 @@ final class HTTPConnection: ChannelInboundHandler, @unchecked Sendable {
         /// The connection can take the next request.
         func connectionIsIdle(_ connection: HTTPConnection)
         func connectionClosed(_ connection: HTTPConnection)
-        /// The server closed a kept connection before it saw the request:
-        /// nothing has happened, and the request may go elsewhere.
+        /// A kept connection was closed without a byte of an answer: mostly
+        /// before the server saw the request, which may go elsewhere.
         func connectionWasStale(_ connection: HTTPConnection, _ exchange: HTTPExchange)
         func bodyBytesMoved(sent: Int, received: Int)
     }
@@ -206,7 +211,7 @@ final class HTTPConnection: ChannelInboundHandler, @unchecked Sendable {
             guard let head = status else { return close() }
             answersSoFar += 1
             owner?.bodyBytesMoved(sent: 0, received: body.count)
-            let isReusable = head.isKeepAlive && requestIsSent
+            let isReusable = requestIsSent && Self.isKept(head, exchange.request.method)
             keepAlive = Self.keepAlive(in: head.headers)
             let answer = HTTPAnswer(status: Int(head.status.code), headers: head.headers, body: body)
             body = []
@@ -241,6 +246,14 @@ final class HTTPConnection: ChannelInboundHandler, @unchecked Sendable {
             end(with: .failure(failure))
         }
         context.fireChannelInactive()
+    }
+
+    /// Whether the connection lasts. (SwiftNIO takes the answer to a HEAD without
+    /// Content-Length for one that ends with the connection.)
+    private static func isKept(_ head: HTTPResponseHead, _ method: HTTPMethod) -> Bool {
+        guard method == .HEAD else { return head.isKeepAlive }
+        return head.version == .http1_1
+            && !head.headers[canonicalForm: "connection"].contains { $0.lowercased() == "close" }
     }
 
     /// N of "Keep-Alive: timeout=N".

@@ -5,12 +5,11 @@ import NIOSSL
 /// requests in order of arrival where all are busy. Confined to its event loop.
 ///
 /// A request that was written to a kept connection which the server had closed
-/// meanwhile goes to another one at once: the server has not seen it. (It may
-/// have, where the server went away just then; all our requests can be repeated.)
+/// meanwhile goes to another one at once. Mostly the server has not seen it; it
+/// may have, where it went away just then, and who sent it is told.
 final class HTTPPool: HTTPConnection.Owner, @unchecked Sendable {
     struct Events: Sendable {
         var opened: @Sendable () -> Void = {}
-        var stale: @Sendable () -> Void = {}
         var bytes: @Sendable (_ sent: Int, _ received: Int) -> Void = { _, _ in }
     }
 
@@ -50,14 +49,18 @@ final class HTTPPool: HTTPConnection.Owner, @unchecked Sendable {
         resolver = Resolver(loop: loop)
     }
 
-    /// The completion runs on the event loop.
-    func execute(_ request: HTTPRequest, _ completion: @escaping (Result<HTTPAnswer, HTTPFailure>) -> Void) {
+    /// Both closures run on the event loop.
+    /// - Parameter resent: called where the request goes to another connection, since the first one was stale.
+    func execute(
+        _ request: HTTPRequest, resent: @escaping () -> Void = {},
+        _ completion: @escaping (Result<HTTPAnswer, HTTPFailure>) -> Void
+    ) {
         loop.assertInEventLoop()
         if isClosed { return completion(.failure(.unreachable("the store is closed"))) }
         if request.origin.isTLS && tls.prepared == nil {
             return completion(.failure(.untrusted("TLS is not set up for \(request.origin.url)")))
         }
-        sites[request.origin, default: Site()].waiting.append(HTTPExchange(request, completion))
+        sites[request.origin, default: Site()].waiting.append(HTTPExchange(request, resent: resent, completion))
         serve(request.origin)
     }
 
@@ -139,7 +142,7 @@ final class HTTPPool: HTTPConnection.Owner, @unchecked Sendable {
         if exchange.staleTries > Self.staleTries {
             return exchange.completion(.failure(.interrupted("\(connection.origin.url) keeps closing its connections")))
         }
-        events.stale()
+        exchange.resent()
         // The others have been idle for as long or longer.
         for other in sites[connection.origin]?.idle ?? [] where other.idleSince <= connection.idleSince {
             retire(other)

@@ -1,3 +1,5 @@
+import VerneuilSystem
+
 /// Stands between a client and a server and does harm by rule, as
 /// Tests/Servers/faultproxy.py explains. Plain HTTP.
 public final class FaultProxy: Sendable {
@@ -30,6 +32,9 @@ public final class FaultProxy: Sendable {
 
     public let port: Int
     public let process: SupervisedProcess
+    private let lock = Lock()
+    nonisolated(unsafe) private var connectionsBefore = 1  // the probe that waited for the port
+    nonisolated(unsafe) private var requestsBefore = 0
     public var endpoint: String { "http://127.0.0.1:\(port)" }
     private var control: Int { port + 1 }
 
@@ -49,13 +54,22 @@ public final class FaultProxy: Sendable {
         _ = try LoopbackHTTP.request("PUT", port: control, path: "/rules", body: body)
     }
 
-    /// Connections accepted and requests seen, since it started.
+    /// Forgets all rules, and counts from 0.
+    public func reset() throws {
+        try set([])
+        let seen = try statistics()
+        lock.withLock {
+            connectionsBefore += seen.connections
+            requestsBefore += seen.requests
+        }
+    }
+
+    /// Connections accepted and requests seen since `reset`.
     public func statistics() throws -> (connections: Int, requests: Int) {
         let text = try LoopbackHTTP.request("GET", port: control, path: "/stats").body
         let numbers = text.split { !$0.isNumber }.compactMap { Int($0) }
         guard numbers.count == 2 else { throw LoopbackHTTP.Failure() }
-        // The probe that waited for the port was a connection too.
-        return (numbers[0] - 1, numbers[1])
+        return lock.withLock { (numbers[0] - connectionsBefore, numbers[1] - requestsBefore) }
     }
 
     public func stop() { process.stop() }

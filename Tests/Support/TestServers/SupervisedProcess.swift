@@ -35,7 +35,12 @@ public final class SupervisedProcess: Sendable {
         self.pipe = pipe
     }
 
-    deinit { stop() }
+    /// Ends it, without waiting for that.
+    deinit {
+        guard let pipe else { return }
+        nonisolated(unsafe) let closing = pipe
+        try? Threads.spawn("pclose") { pclose(closing) }
+    }
 
     /// Ends it and waits for that.
     public func stop() {

@@ -138,7 +138,11 @@ package func verneuil_linux_xUnlock(_ file: UnsafeMutablePointer<sqlite3_file>?,
         file.pointee.lock = SQLITE_LOCK_NONE
         // A forked child without a description of its own has no lock to give up.
         if fd < 0 { return SQLITE_OK }
-        let result = vrn_ofd_lock(fd, noLock, 0, 0)
+        var result = vrn_ofd_lock(fd, noLock, 0, 0)
+        // SQLite takes the lock for gone whatever it hears. Unlike the unix VFS's,
+        // which other connections of the process would give up with theirs, this one
+        // would be in everybody's way until this connection is used again.
+        if result < 0 { result = vrn_ofd_lock(fd, noLock, 0, 0) }
         return result < 0 ? file.failed(VRN_IOERR_UNLOCK, errno: -result) : SQLITE_OK
     }
     guard level == SQLITE_LOCK_SHARED else { return SQLITE_MISUSE }

@@ -83,8 +83,11 @@ func openTemporary(_ file: UnsafeMutablePointer<vrn_file>) -> Int32 {
         file.set(VRN_FILE_DELETE_ON_CLOSE)
         return SQLITE_OK
     }
-    // Anything else is tried again with a name: overlays and network file
-    // systems refuse in more ways than one.
+    // What old kernels and some file systems answer where they can't do this.
+    guard [-EOPNOTSUPP, -EISDIR, -EINVAL, -ENOENT, -ENOSYS].contains(unnamed) else {
+        logFailure(SQLITE_CANTOPEN, "open", directory, errno: -unnamed)
+        return file.failed(SQLITE_CANTOPEN, errno: -unnamed)
+    }
     #endif
     guard let name = LinuxVFS.temporaryName(in: directory) else { return file.failed(SQLITE_ERROR, errno: EEXIST) }
     let named = vrn_open(name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600)

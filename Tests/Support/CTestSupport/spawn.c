@@ -16,6 +16,8 @@ static int names_same(const char *a, const char *b) {
 
 int test_spawn(const char *const arguments[], const char *const extra[], int in, int out, int errors) {
   posix_spawn_file_actions_t actions;
+  posix_spawnattr_t attributes;
+  sigset_t signals;
   size_t n = 0, m = 0, k = 0;
   char **environment;
   pid_t pid = 0;
@@ -43,7 +45,15 @@ int test_spawn(const char *const arguments[], const char *const extra[], int in,
     posix_spawn_file_actions_adddup2(&actions, out, 1);
   if (out >= 0 && errors)
     posix_spawn_file_actions_adddup2(&actions, out, 2);
-  code = posix_spawnp(&pid, arguments[0], &actions, 0, (char *const *)arguments, environment);
+  // The threads that tests run on block signals, and a program that is to be killed by one should be.
+  posix_spawnattr_init(&attributes);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  sigemptyset(&signals);
+  posix_spawnattr_setsigmask(&attributes, &signals);
+  sigaddset(&signals, SIGPIPE);
+  posix_spawnattr_setsigdefault(&attributes, &signals);
+  code = posix_spawnp(&pid, arguments[0], &actions, &attributes, (char *const *)arguments, environment);
+  posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   free(environment);
   return code == 0 ? pid : -code;

@@ -32,7 +32,7 @@ public enum FaultWorkload {
             defer { try? Files.removeTree(directory) }
             guard chdir(directory) == 0 else { return ["can't enter \(directory)"] }
             defer { _ = chdir("/") }
-            try prepareHotJournal(in: directory)
+            try prepareHotJournal()
             let before = openDescriptors(under: directory)
             FaultIO.configure(plan)
             var (codes, least, most) = perform(vfs: vfs)
@@ -50,7 +50,7 @@ public enum FaultWorkload {
         Step(name: "open", sql: "PRAGMA main.cache_size=4; PRAGMA temp_store=FILE"),
         Step(name: "create", sql: """
             PRAGMA page_size=1024; BEGIN; CREATE TABLE state(n); CREATE TABLE data(i INTEGER PRIMARY KEY, n, x);
-            INSERT INTO state VALUES(1); COMMIT
+            CREATE TABLE history(n); INSERT INTO state VALUES(1); COMMIT
             """, becomes: 1),
         Step(name: "insert", sql: """
             BEGIN; UPDATE state SET n=2;
@@ -80,7 +80,8 @@ public enum FaultWorkload {
         Step(name: "vacuum", sql: "VACUUM"),
         Step(name: "attach", sql: """
             ATTACH 'other.db' AS other; CREATE TABLE other.state(n); INSERT INTO other.state VALUES(6);
-            BEGIN; UPDATE main.state SET n=7; UPDATE data SET n=7; UPDATE other.state SET n=7; COMMIT
+            BEGIN; UPDATE main.state SET n=7; UPDATE data SET n=7; UPDATE other.state SET n=7; INSERT INTO history VALUES(7);
+            COMMIT
             """, becomes: 7),
         Step(name: "shrink", sql: """
             DETACH other; BEGIN; UPDATE state SET n=8; DELETE FROM data WHERE i>3; UPDATE data SET n=8; COMMIT; VACUUM
@@ -140,20 +141,23 @@ public enum FaultWorkload {
     }
 
     /// `hot.db` and its journal, as a process that was killed in the middle of a commit leaves them.
-    private static func prepareHotJournal(in directory: String) throws {
-        let writer = Connection("crashed.db", vfs: "unix")
+    private static let hotFiles: [(suffix: String, bytes: [UInt8])] = {
+        guard let scratch = try? ScratchDirectory("hot") else { return [] }
+        let path = scratch.file("crashed.db")
+        let writer = Connection(path, vfs: "unix")
         writer.execute("""
             PRAGMA page_size=1024; CREATE TABLE state(n); INSERT INTO state VALUES(1); CREATE TABLE data(x);
             INSERT INTO data VALUES(zeroblob(5000)); PRAGMA cache_size=2;
             BEGIN; UPDATE data SET x=zeroblob(9000); UPDATE state SET n=2
             """)
-        for suffix in ["", "-journal"] {
-            guard let bytes = try Files.read("crashed.db\(suffix)"), !bytes.isEmpty else {
-                throw SystemError("read", "crashed.db\(suffix)", ENOENT)
-            }
+        return ["", "-journal"].map { ($0, (try? Files.read(path + $0)) ?? []) }
+    }()
+
+    private static func prepareHotJournal() throws {
+        for (suffix, bytes) in hotFiles {
+            guard !bytes.isEmpty else { throw SystemError("prepare", "hot.db\(suffix)", ENOENT) }
             try Files.writeAtomically(bytes, to: "hot.db\(suffix)", mode: 0o644)
         }
-        writer.close()
     }
 
     private static func verify(_ directory: String, least: Int, most: Int, before: [Int32: String]) -> String {
@@ -175,9 +179,10 @@ public enum FaultWorkload {
         if foreign != ["0"] { return "mixes \(n) with others: \(foreign)" }
         let other = Connection("other.db", vfs: "unix")
         defer { other.close() }
-        let pair = other.execute("SELECT n FROM state").rows
-        if n >= 7, pair != ["7"] { return "main.db shows \(n), other.db \(pair)" }
-        if n < 7, pair == ["7"] { return "main.db shows \(n), other.db \(pair)" }
+        // One transaction in two files: in both or in none.
+        let history = check.execute("SELECT n FROM history").rows
+        let pair = other.execute("SELECT n FROM state WHERE n=7").rows
+        if history != pair { return "main.db has \(history), other.db \(pair)" }
         let hot = Connection("hot.db", vfs: "unix")
         defer { hot.close() }
         let recovered = hot.execute("PRAGMA integrity_check; SELECT n FROM state")

@@ -27,7 +27,8 @@
 // readlink, getcwd, opendir, chmod, fchmod, fchown, fgetxattr, fsetxattr,
 // fremovexattr, getrandom, fallocate, copy_file_range, mmap, close.
 //
-// Counting is per process and goes on in forked children; threads share it.
+// Counting is per process and goes on in forked children; threads share it. A plan
+// that has acted, and logs nothing, is over: the calls after it are not counted.
 #define _GNU_SOURCE 1
 #include <dirent.h>
 #include <dlfcn.h>
@@ -65,6 +66,12 @@ static struct {
 } plan = {.log = -1};
 
 static atomic_long matches;
+
+static int idle(void) {
+  return !plan.active ||
+         (plan.log < 0 && plan.at > 0 && plan.times > 0 && matches >= plan.at + plan.times - 1);
+}
+
 // Calls of our own, and those that libc makes for us, are let through.
 static __thread int inside;
 
@@ -271,7 +278,7 @@ static void *real(_Atomic(void *) * cache, const char *name) {
     call_t c;                                                                                                          \
     long result = (long)(FAIL);                                                                                        \
     int error;                                                                                                         \
-    if (!plan.active || inside)                                                                                        \
+    if (inside || idle())                                                                                        \
       return REAL(function) arguments;                                                                                 \
     inside++;                                                                                                          \
     error = errno;                                                                                                     \
@@ -357,7 +364,7 @@ __attribute__((visibility("default"))) int close(int fd) {
   call_t c;
   long result;
   int error;
-  if (!plan.active || inside || fd == plan.log)
+  if (inside || idle() || fd == plan.log)
     return REAL(close)(fd);
   inside++;
   c.name = "close";
@@ -414,7 +421,7 @@ static void fcntl_detail(call_t *c, int op, void *argument) {
     va_start(list, op);                                                                                                \
     argument = va_arg(list, void *);                                                                                   \
     va_end(list);                                                                                                      \
-    if (!plan.active || inside)                                                                                        \
+    if (inside || idle())                                                                                        \
       return REAL(function)(fd, op, argument);                                                                         \
     inside++;                                                                                                          \
     c.name = fcntl_label(op);                                                                                          \
@@ -457,7 +464,7 @@ static int opened(const call_t *c, long result, int error) {
     va_start(list, LAST);                                                                                              \
     mode = (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(list, mode_t) : 0;                           \
     va_end(list);                                                                                                      \
-    if (!plan.active || inside)                                                                                        \
+    if (inside || idle())                                                                                        \
       return REAL(function) arguments;                                                                                 \
     inside++;                                                                                                          \
     c.name = "open";                                                                                                   \

@@ -215,5 +215,16 @@ let package = Package(
         .testTarget(
             name: "VerneuilCoreTests", dependencies: ["VerneuilCore", "VerneuilReplica", "VerneuilSystem", "CVerneuil"],
             swiftSettings: swiftSettings, linkerSettings: zstd),
+        .target(name: "CTestSupport", path: "Tests/Support/CTestSupport"),
+        .target(
+            name: "VFSTestSupport", dependencies: ["VerneuilVFS", "VerneuilSystem", "CVerneuil", "CSQLite", "CTestSupport"],
+            path: "Tests/Support/VFSTestSupport", swiftSettings: swiftSettings),
+        .executableTarget(
+            name: "vfs-tool", dependencies: ["VFSTestSupport", "CVerneuil", "CSQLite"],
+            path: "Tests/Support/vfs-tool", swiftSettings: swiftSettings, linkerSettings: zstd),
+        .testTarget(
+            name: "VerneuilVFSTests",
+            dependencies: ["VFSTestSupport", "VerneuilVFS", "VerneuilSystem", "CVerneuil", "CSQLite", "vfs-tool"],
+            swiftSettings: swiftSettings, linkerSettings: zstd),
     ]
 )

@@ -123,7 +123,7 @@ import VerneuilSystem
                 guard other != nil else {
                     // This SQLite's unix VFS makes the blocks of a chunk by writing to them. A hint that fails is none.
                     #expect(call.name == "fallocate", "the unix VFS makes no such call: \(call)")
-                    #expect(outcome.codes.allSatisfy { $0 == "0" })
+                    if !fault.contains("times=0") { #expect(outcome.codes.allSatisfy { $0 == "0" }, "\(call), \(fault)") }
                     continue
                 }
                 let reference = try theirs.finish()

@@ -44,6 +44,7 @@ let package = Package(
         .executable(name: "verneuilctl", targets: ["verneuilctl"]),
         // For Benchmarks/.
         .library(name: "VerneuilFormat", targets: ["VerneuilFormat"]),
+        .library(name: "VerneuilReplicas", targets: ["VerneuilVFS", "VerneuilReplica", "VerneuilStore", "CVerneuil"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),

@@ -16,5 +16,14 @@ let package = Package(
         // Knows the extension by its file alone, as any host does.
         .executableTarget(
             name: "commit-bench", dependencies: ["CBenchmarkSQLite"], swiftSettings: [.swiftLanguageMode(.v6)]),
+        .target(name: "CPlainLoop"),
+        .executableTarget(
+            name: "replica-bench",
+            dependencies: [
+                "CBenchmarkSQLite", "CPlainLoop",
+                .product(name: "VerneuilFormat", package: "verneuil"),
+                .product(name: "VerneuilReplicas", package: "verneuil"),
+            ],
+            swiftSettings: [.swiftLanguageMode(.v6)], linkerSettings: [.linkedLibrary("zstd")]),
     ]
 )

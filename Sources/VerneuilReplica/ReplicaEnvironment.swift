@@ -1,3 +1,4 @@
+import Synchronization
 import VerneuilStore
 import VerneuilSystem
 
@@ -75,19 +76,24 @@ public final class ReplicaRegistry: @unchecked Sendable {
 /// The configuration of this process, which may be replaced: replicas that are
 /// open then keep theirs.
 public enum Replicas {
-    private static let current = Lock()
-    private nonisolated(unsafe) static var registries = makeLocal(ReplicaEnvironment())
+    /// A retained `ProcessLocal<ReplicaRegistry>`. An atomic and no lock: a child
+    /// that is forked while another thread holds a lock would wait for it for ever.
+    private static let current = Atomic<UInt>(local(ReplicaEnvironment()))
 
-    private static func makeLocal(_ environment: ReplicaEnvironment) -> ProcessLocal<ReplicaRegistry> {
-        ProcessLocal { ReplicaRegistry(environment) }
+    private static func local(_ environment: ReplicaEnvironment) -> UInt {
+        UInt(bitPattern: Unmanaged.passRetained(ProcessLocal { ReplicaRegistry(environment) }).toOpaque())
     }
 
     /// Replaces the configuration. Safe from any thread.
     public static func configure(_ environment: ReplicaEnvironment) {
-        let local = makeLocal(environment)
-        current.withLock { registries = local }
+        // The old one is leaked: somebody may be about to use it, and a process is configured once or twice.
+        current.store(local(environment), ordering: .releasing)
     }
 
     /// This process's registry: a forked child has its own.
-    public static var registry: ReplicaRegistry { current.withLock { registries }.value }
+    public static var registry: ReplicaRegistry {
+        let bits = current.load(ordering: .acquiring)
+        guard let pointer = UnsafeRawPointer(bitPattern: bits) else { return ReplicaRegistry(ReplicaEnvironment()) }
+        return Unmanaged<ProcessLocal<ReplicaRegistry>>.fromOpaque(pointer).takeUnretainedValue().value
+    }
 }

@@ -12,6 +12,8 @@ final class Workers: @unchecked Sendable {
     private let limit: Int
     private var urgent = Queue<Job>()
     private var normal = Queue<Job>()
+    /// Jobs in both queues.
+    private var queued = 0
     private var threads = 0
     private var idle = 0
 
@@ -23,7 +25,9 @@ final class Workers: @unchecked Sendable {
     func submit(urgent isUrgent: Bool, _ job: @escaping Job) {
         lock.lock()
         if isUrgent { urgent.append(job) } else { normal.append(job) }
-        if idle > 0 {
+        queued += 1
+        // An idle thread that was woken before, and hasn't run yet, has a job already.
+        if idle >= queued {
             lock.signal()
         } else if threads < limit {
             threads += 1
@@ -44,7 +48,11 @@ final class Workers: @unchecked Sendable {
         lock.unlock()
     }
 
-    private func next() -> Job? { urgent.popFirst() ?? normal.popFirst() }
+    private func next() -> Job? {
+        guard let job = urgent.popFirst() ?? normal.popFirst() else { return nil }
+        queued -= 1
+        return job
+    }
 
     private func run() {
         lock.lock()
@@ -58,7 +66,7 @@ final class Workers: @unchecked Sendable {
             idle += 1
             let woken = lock.wait(until: MonotonicTime.now.advanced(seconds: 5))
             idle -= 1
-            if !woken, urgent.isEmpty, normal.isEmpty {
+            if !woken, queued == 0 {
                 threads -= 1
                 lock.unlock()
                 return
@@ -75,8 +83,6 @@ final class Workers: @unchecked Sendable {
 struct Queue<Element> {
     private var elements: [Element?] = []
     private var head = 0
-
-    var isEmpty: Bool { head == elements.count }
 
     mutating func append(_ element: Element) { elements.append(element) }
 

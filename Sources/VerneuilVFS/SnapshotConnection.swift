@@ -101,6 +101,7 @@ final class SnapshotConnection {
     /// Where chunk `i` is; waits for it, and has others loaded that will be wanted next.
     private func load(_ i: Int, for file: UnsafeMutablePointer<vrn_snapshot_file>) throws(ReplicaError) -> UInt {
         let loaded = snapshot.loadedAddress(ofChunk: i)
+        let trigger = ahead.trigger
         let next: Range<Int>
         if loaded != nil {
             next = ahead.touched(i)
@@ -109,10 +110,8 @@ final class SnapshotConnection {
             snapshot.request(i)
             next = ahead.missed(i) { snapshot.run(before: i, limit: $0) }
         }
-        if !next.isEmpty {
-            snapshot.loadAhead(next)
-            publish(to: file)
-        }
+        snapshot.loadAhead(next)
+        if ahead.trigger != trigger { publish(to: file) }
         if let loaded { return loaded }
         return try snapshot.address(ofChunk: i)
     }

@@ -1,0 +1,223 @@
+// replica-bench [--directory D] [--restore MIB] [--scan MIB] [--rounds N]
+//
+// Restores and replica reads, each next to what they are compared with in the
+// same run, in turn; what counts are the ratios.
+// - restore: against a plain C loop that fetches, unpacks and writes the same
+//   objects with the same parallelism, and against that loop with 10 threads at 30 ms per object.
+// - scan: a warm replica against the same file through SQLite's unix VFS.
+// - open: a second connection to a replica.
+
+import CPlainLoop
+import CBenchmarkSQLite
+import CVerneuil
+import Glibc
+import VerneuilFormat
+import VerneuilReplica
+import VerneuilStore
+import VerneuilVFS
+
+struct Failure: Error, CustomStringConvertible { var description: String }
+
+func seconds(_ clock: clockid_t = CLOCK_MONOTONIC) -> Double {
+    var t = timespec()
+    clock_gettime(clock, &t)
+    return Double(t.tv_sec) + Double(t.tv_nsec) / 1e9
+}
+func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
+func number(_ value: Double, _ digits: Int = 2) -> String {
+    let scale = pow(10.0, Double(digits))
+    let text = String(Int((value * scale).rounded()))
+    let padded = String(repeating: "0", count: max(0, digits + 1 - text.count)) + text
+    return "\(padded.dropLast(digits)).\(padded.suffix(digits))"
+}
+
+/// A file of chunks that zstd halves, as its objects are stored.
+struct Stored {
+    var manifest: Manifest
+    var objects: [String: [UInt8]] = [:]
+    var bodies: [(body: [UInt8], offset: Int64)] = []
+
+    init(mebibytes: Int) {
+        var random = SystemRandomNumberGenerator()
+        var chunks: [Fingerprint] = []
+        for i in 0..<mebibytes * 16 {
+            let chunk = [UInt8](unsafeUninitializedCapacity: Chunk.size) { buffer, count in
+                let raw = UnsafeMutableRawBufferPointer(buffer)
+                for at in stride(from: 0, to: Chunk.size, by: 8) {
+                    raw.storeBytes(of: random.next() & 0x0F0F_0F0F_0F0F_0F0F, toByteOffset: at, as: UInt64.self)
+                }
+                count = Chunk.size
+            }
+            let fingerprint = FingerprintKey.chunk.fingerprint(chunk)
+            let body = chunk.withUnsafeBytes { Body.compress($0) }
+            chunks.append(fingerprint)
+            objects[fingerprint.chunkName] = body
+            bodies.append((body, Int64(i) * Int64(Chunk.size)))
+        }
+        manifest = Manifest(
+            headerFingerprint: Fingerprint(primary: 0, secondary: 0), versionID: [],
+            length: UInt64(mebibytes) << 20, generatedBy: [], chunks: chunks)
+    }
+
+    func plainLoop(to path: String, threads: Int, delay: UInt32) throws -> Double {
+        let fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0o600)
+        defer { close(fd) }
+        // The bytes must stay where they are while C reads them.
+        let flat = UnsafeMutableRawPointer.allocate(byteCount: bodies.reduce(0) { $0 + $1.body.count }, alignment: 16)
+        defer { flat.deallocate() }
+        var list: [plain_object] = []
+        var at = 0
+        for (body, offset) in bodies {
+            body.withUnsafeBytes { flat.advanced(by: at).copyMemory(from: $0.baseAddress!, byteCount: body.count) }
+            list.append(plain_object(body: UnsafeRawPointer(flat + at), count: body.count, offset: offset))
+            at += body.count
+        }
+        let start = seconds()
+        guard plain_loop(list, list.count, fd, Int32(threads), delay) == 0 else {
+            throw Failure(description: "the plain loop failed")
+        }
+        return seconds() - start
+    }
+
+    func restore(to path: String, parallelism: Int, delay: UInt64, verify: Bool) throws -> Double {
+        let store = LatencyStore(objects, delay: delay)
+        var options = Restore.Options()
+        options.verify = verify
+        let start = seconds()
+        _ = try Restore(manifest, from: ChunkSource(caches: [], stores: [store], parallelism: parallelism))
+            .write(to: path, options: options)
+        return seconds() - start
+    }
+}
+
+func benchRestore(_ directory: String, mebibytes: Int, rounds: Int) throws {
+    let stored = Stored(mebibytes: mebibytes)
+    let path = "\(directory)/restored"
+    for delay in [0, 30_000] {
+        var (plain, checked, unchecked, ten) = ([Double](), [Double](), [Double](), [Double]())
+        for _ in 0..<rounds {
+            plain.append(try stored.plainLoop(to: path, threads: 64, delay: UInt32(delay)))
+            unlink(path)
+            checked.append(try stored.restore(to: path, parallelism: 64, delay: UInt64(delay), verify: true))
+            unlink(path)
+            unchecked.append(try stored.restore(to: path, parallelism: 64, delay: UInt64(delay), verify: false))
+            unlink(path)
+            if delay > 0 { ten.append(try stored.plainLoop(to: path, threads: 10, delay: UInt32(delay))) }
+            unlink(path)
+        }
+        print(
+            """
+            restore of \(mebibytes) MiB, \(delay / 1000) ms per object, 64 at a time: \(number(median(checked))) s \
+            (\(number(Double(mebibytes) / median(checked), 0)) MiB/s); speed against the plain loop's: \
+            \(number(median(plain) / median(checked))), without reading back \(number(median(plain) / median(unchecked)))\
+            \(ten.isEmpty ? "" : "; against 10 threads': \(number(median(ten) / median(checked), 1))")
+            """)
+    }
+}
+
+final class Connection {
+    private var db: OpaquePointer?
+    init(_ name: String, _ vfs: String, _ flags: Int32 = SQLITE_OPEN_READONLY) throws {
+        guard sqlite3_open_v2(name, &db, flags, vfs) == SQLITE_OK else {
+            throw Failure(description: "\(name): \(String(cString: sqlite3_errmsg(db)))")
+        }
+    }
+    deinit { sqlite3_close(db) }
+    func run(_ sql: String) throws {
+        guard sqlite3_exec(db, sql, nil, nil, nil) == SQLITE_OK else {
+            throw Failure(description: "\(sql): \(String(cString: sqlite3_errmsg(db)))")
+        }
+    }
+}
+
+func benchScan(_ directory: String, mebibytes: Int, rounds: Int) throws {
+    typealias EntryPoint = @convention(c) (OpaquePointer?, OpaquePointer?, OpaquePointer?) -> Int32
+    let entry: EntryPoint = { _, _, table in
+        vrn_sqlite3_set_api(UnsafePointer<CVerneuil.sqlite3_api_routines>(table))
+        return SQLITE_OK
+    }
+    sqlite3_auto_extension(unsafeBitCast(entry, to: (@convention(c) () -> Void).self))
+    let path = "\(directory)/scan.db"
+    do {
+        let db = try Connection(path, "unix", SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE)
+        try db.run(
+            """
+            PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE t(id INTEGER PRIMARY KEY, data BLOB);
+            WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < \(mebibytes << 20 / 420))
+            INSERT INTO t SELECT i, randomblob(400) FROM n
+            """)
+    }
+    var objects: [String: [UInt8]] = [:]
+    var chunks: [Fingerprint] = []
+    var length: UInt64 = 0
+    let fd = open(path, O_RDONLY)
+    var buffer = [UInt8](repeating: 0, count: Chunk.size)
+    while case let count = read(fd, &buffer, Chunk.size), count > 0 {
+        let chunk = Array(buffer[..<count])
+        chunks.append(FingerprintKey.chunk.fingerprint(chunk))
+        objects[chunks[chunks.count - 1].chunkName] = chunk
+        length += UInt64(count)
+    }
+    close(fd)
+    let manifest = Manifest(
+        headerFingerprint: Fingerprint(primary: 0, secondary: 0), versionID: [], length: length, generatedBy: [], chunks: chunks)
+    let name = "verneuil://bench/scan.db"
+    objects[ManifestName.make(host: "bench", path: "/scan.db")] = Body.compressManifest(manifest.encoded(base: nil))
+    guard SnapshotVFS.register(environment: ReplicaEnvironment(stores: [LatencyStore(objects, delay: 0)], tempDirectory: directory)) == SQLITE_OK
+    else { throw Failure(description: "the VFS could not be registered") }
+
+    let connections = try [
+        Connection(path, "unix"), Connection(name, SnapshotVFS.name), Connection(path, "unix"), Connection(name, SnapshotVFS.name),
+    ]
+    for connection in connections[2...] { try connection.run("PRAGMA mmap_size=\(1 << 40)") }
+    var times = [[Double]](repeating: [], count: 4)
+    for round in 0...rounds {
+        for (i, connection) in connections.enumerated() {
+            let start = seconds(CLOCK_PROCESS_CPUTIME_ID)
+            try connection.run("SELECT count(*), sum(length(data)) FROM t")
+            if round > 0 { times[i].append(seconds(CLOCK_PROCESS_CPUTIME_ID) - start) }
+        }
+    }
+    let t = times.map(median)
+    print(
+        """
+        warm scan of \(mebibytes) MiB: \(number(t[1] / t[0])) times the unix VFS's CPU time; \
+        with mmap_size set for both \(number(t[3] / t[2]))
+        """)
+    var opening: [Double] = []
+    for _ in 0..<200 {
+        let start = seconds()
+        let connection = try Connection(name, SnapshotVFS.name)
+        opening.append(seconds() - start)
+        withExtendedLifetime(connection) {}
+    }
+    print("opening a second connection: \(number(median(opening) * 1e6, 0)) µs")
+}
+
+var directory = "/dev/shm"
+var (restore, scan, rounds) = (1024, 256, 3)
+var arguments = CommandLine.arguments.dropFirst().makeIterator()
+while let argument = arguments.next() {
+    let value = arguments.next() ?? ""
+    switch argument {
+    case "--directory": directory = value
+    case "--restore": restore = Int(value) ?? restore
+    case "--scan": scan = Int(value) ?? scan
+    case "--rounds": rounds = max(1, Int(value) ?? rounds)
+    default:
+        print("usage: replica-bench [--directory D] [--restore MIB] [--scan MIB] [--rounds N]")
+        exit(2)
+    }
+}
+let scratch = "\(directory)/verneuil-replica-bench-\(getpid())"
+mkdir(scratch, 0o700)
+var failed = false
+do {
+    if restore > 0 { try benchRestore(scratch, mebibytes: restore, rounds: rounds) }
+    if scan > 0 { try benchScan(scratch, mebibytes: scan, rounds: rounds) }
+} catch {
+    print("replica-bench: \(error)")
+    failed = true
+}
+_ = system("rm -rf \(scratch)")
+exit(failed ? 1 : 0)

@@ -214,7 +214,19 @@ let package = Package(
             ],
             swiftSettings: swiftSettings, linkerSettings: zstd),
         .testTarget(
-            name: "VerneuilCoreTests", dependencies: ["VerneuilCore", "VerneuilReplica", "VerneuilSystem", "CVerneuil"],
+            name: "VerneuilCoreTests",
+            dependencies: [
+                "VerneuilCore", "VerneuilReplica", "VerneuilStore", "VerneuilSystem", "CVerneuil", "FormatTestSupport",
+                "ProductSupport", "TestServers",
+            ],
+            swiftSettings: swiftSettings, linkerSettings: zstd),
+        // These run what was built: nothing of it is linked into the tests.
+        .target(name: "ProductSupport", path: "Tests/Support/ProductSupport", swiftSettings: swiftSettings),
+        .testTarget(
+            name: "VerneuilctlTests", dependencies: ["ProductSupport", "FormatTestSupport", "verneuilctl"],
+            swiftSettings: swiftSettings, linkerSettings: zstd),
+        .testTarget(
+            name: "VerneuilExtensionTests", dependencies: ["ProductSupport", "FormatTestSupport"],
             swiftSettings: swiftSettings, linkerSettings: zstd),
         .target(name: "CTestSupport", path: "Tests/Support/CTestSupport"),
         .target(

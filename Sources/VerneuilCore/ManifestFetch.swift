@@ -12,7 +12,12 @@ extension Engine {
             return try manifestSource.fetch(.file(path)).body
         case .stored(let database):
             if stores.isEmpty { throw .refused("\(reference): no store is configured to fetch it from") }
-            return try manifestSource.fetch(.manifest(name: database.manifestName)).body
+            do throws(ReplicaError) {
+                return try manifestSource.fetch(.manifest(name: database.manifestName)).body
+            } catch .fetch(let failure) where failure.isMissing {
+                throw .refused(
+                    "\(database) is not in \(stores.map(\.name).joined(separator: ", nor in ")): no object \(database.manifestName)")
+            }
         case .url(let url):
             do throws(StoreError) { return try HTTPDownload.get(url, limit: Body.maximumLength) } catch {
                 throw .refused("\(error)")

@@ -205,6 +205,8 @@ let package = Package(
                 "VerneuilSystem", "FormatTestSupport", "ReplicaTestSupport", "replica-test-helper",
             ],
             swiftSettings: swiftSettings, linkerSettings: zstd),
+        // Find the tool and the extension beside themselves.
+        .testTarget(name: "IntegrationTests", dependencies: ["verneuilctl"], swiftSettings: swiftSettings),
         .testTarget(
             name: "RoundTripTests",
             dependencies: [

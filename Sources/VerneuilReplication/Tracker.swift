@@ -38,6 +38,8 @@ public final class Tracker {
     }
     private var phase = Phase.clean
     private var tag = VersionTag()
+    /// The process that began the transaction.
+    private var owner: pid_t = 0
     /// The file's length when the transaction began, and the least that it was cut to since.
     private var beganWith: UInt64 = 0
     private var lowWater: UInt64 = 0
@@ -161,6 +163,7 @@ public final class Tracker {
         dirty.removeAll()
         phase = .untracked
         tag = VersionTag()
+        owner = getpid()
         do throws(SystemError) {
             if holdsExclusive {
                 let found = try SourceState.read(fd, path: database.path)
@@ -189,6 +192,8 @@ public final class Tracker {
         let tracked = phase == .tracked
         phase = .clean
         defer { dirty.removeAll() }
+        // A forked child that closes what it inherited must not finish its parent's transaction.
+        guard owner == getpid() else { return }
         guard tracked else {
             replicator.needsBuild(database)
             return

@@ -29,10 +29,12 @@ final class ReplicatedDatabase {
         var options = ReplicationOptions()
         options.hostName = Self.host
         options.isParanoid = true
+        var logger = Logger(label: "round trip")
+        logger.logLevel = .error
         replicator = Replicator(
             spool: SpoolDirectory("\(directory)/spool"),
             targets: [ReplicationTarget(DirectoryStore(path: store, sync: false))], options: options,
-            logger: Logger(label: "round trip"))
+            logger: logger)
         ReplicatedVFS.replicator = replicator
         #expect(LinuxVFS.register(makeDefault: false) == SQLITE_OK)
         #expect(ReplicatedVFS.register(makeDefault: false) == SQLITE_OK)

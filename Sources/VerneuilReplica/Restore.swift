@@ -12,7 +12,7 @@ public struct Restore: Sendable {
         public var force = false
         /// An older copy of the database: chunks that are there are not fetched.
         public var base: String?
-        /// Read the finished file again, before it takes its name.
+        /// Read back what was written, before the file takes its name.
         public var verify = true
         /// Called on the thread that restores, several times a second.
         public var progress: (Progress) -> Void = { _ in }
@@ -64,8 +64,7 @@ public struct Restore: Sendable {
         } catch {
             throw .system(error)
         }
-        try fetch(&work, to: target.partial, options.progress)
-        if options.verify { try verify(target.partial) }
+        try fetch(&work, to: target.partial, options)
         try target.publish()
         return work.report
     }
@@ -75,104 +74,112 @@ public struct Restore: Sendable {
     /// What the thread that feeds the source shares with those that write.
     private final class Flow: @unchecked Sendable {
         let lock = Lock()
+        // Under the lock:
         var outstanding = 0
         var written: UInt64 = 0
+        /// Chunks that are in their place, and are still to be read back.
+        var unread: [Int] = []
         var failure: ReplicaError?
+
+        func fail(_ error: ReplicaError) { lock.withLock { failure = failure ?? error } }
     }
 
+    /// Fetches what is missing. While it waits for that, it reads back what is
+    /// there: each place in the file is written once, so that what is found good stays good.
     private func fetch(
-        _ work: inout RestoreWork, to file: borrowing Descriptor, _ progress: (Progress) -> Void
+        _ work: inout RestoreWork, to file: borrowing Descriptor, _ options: Options
     ) throws(ReplicaError) {
         let flow = Flow()
+        let verify = options.verify
+        if verify { flow.unread = work.present }
         let fd = file.fd
         let path = file.path
         let before = work.done
-        let total = manifest.length
-        let window = 2 * source.parallelism
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Chunk.size, alignment: 16)
+        defer { buffer.deallocate() }
         var shown = MonotonicTime(nanoseconds: 0)
-        // The completion handlers use the descriptor: all have run when this returns.
+        func show() {
+            let now = MonotonicTime.now
+            guard now.seconds(since: shown) >= 0.1 else { return }
+            shown = now
+            options.progress(Progress(done: before + flow.lock.withLock { flow.written }, total: manifest.length))
+        }
+        /// Waits until fewer than `limit` requests are outstanding, with use.
         func wait(below limit: Int) {
-            flow.lock.lock()
-            while flow.outstanding >= limit {
-                flow.lock.wait(until: MonotonicTime.now.advanced(seconds: 0.1))
-                let now = MonotonicTime.now
-                if now.seconds(since: shown) >= 0.1 {
-                    let written = flow.written
-                    flow.lock.unlock()
-                    progress(Progress(done: before + written, total: total))
-                    shown = now
-                    flow.lock.lock()
-                }
+            while true {
+                flow.lock.lock()
+                if flow.outstanding < limit { return flow.lock.unlock() }
+                let chunk = flow.unread.popLast()
+                if chunk == nil { flow.lock.wait(until: MonotonicTime.now.advanced(seconds: 0.1)) }
+                flow.lock.unlock()
+                if let chunk { readBack(chunk, file, buffer, flow) }
+                show()
             }
-            flow.lock.unlock()
         }
         for group in work.missing {
-            wait(below: window)
+            wait(below: 2 * source.parallelism)
             if flow.lock.withLock({ flow.failure != nil }) { break }
-            let places = group.map { Int64($0) * Int64(Chunk.size) }
             flow.lock.withLock { flow.outstanding += 1 }
             let first = group[0]
             source.start(
                 ChunkSource.Request(manifest.chunks[first], length: length(first), urgent: false) { fetched in
-                    let result = fetched.flatMap { bytes in Self.write(bytes, to: fd, at: places, path) }
+                    let result = fetched.flatMap { bytes in Self.write(bytes, to: fd, at: group, path) }
                     flow.lock.lock()
                     flow.outstanding -= 1
                     switch result {
-                    case .success(let count): flow.written += UInt64(count)
+                    case .success(let count):
+                        flow.written += UInt64(count)
+                        if verify { flow.unread += group }
                     case .failure(let error): flow.failure = flow.failure ?? error
                     }
                     flow.lock.signal()
                     flow.lock.unlock()
                 })
         }
+        // The completion handlers use the descriptor: all must have run.
         wait(below: 1)
+        while flow.failure == nil, let chunk = flow.unread.popLast() { readBack(chunk, file, buffer, flow) }
         work.report.fetched += flow.written
         if let failure = flow.failure { throw failure }
-        progress(Progress(done: total, total: total))
+        options.progress(Progress(done: manifest.length, total: manifest.length))
     }
 
     private static func write(
-        _ bytes: [UInt8], to fd: Int32, at places: [Int64], _ path: String
+        _ bytes: [UInt8], to fd: Int32, at places: [Int], _ path: String
     ) -> Result<Int, ReplicaError> {
-        for place in places {
-            var done = 0
-            while done < bytes.count {
-                let put = bytes.withUnsafeBytes { vrn_pwrite(fd, $0.baseAddress.map { $0 + done }, bytes.count - done, place + Int64(done)) }
-                guard put > 0 else {
-                    return .failure(.system(SystemError("pwrite", path, put == 0 ? ENOSPC : Int32(-put))))
+        bytes.withUnsafeBytes { bytes in
+            for place in places {
+                let offset = Int64(place) * Int64(Chunk.size)
+                var done = 0
+                while done < bytes.count {
+                    let rest = UnsafeRawBufferPointer(rebasing: bytes[done...])
+                    let put = vrn_pwrite(fd, rest.baseAddress, rest.count, offset + Int64(done))
+                    guard put > 0 else {
+                        return .failure(.system(SystemError("pwrite", path, put == 0 ? ENOSPC : Int32(-put))))
+                    }
+                    done += put
                 }
-                done += put
             }
+            return .success(bytes.count * places.count)
         }
-        return .success(bytes.count * places.count)
     }
 
-    // MARK: Verifying
-
-    /// Reads the file again, chunk by chunk: what was written where, not only what was fetched.
-    private func verify(_ file: borrowing Descriptor) throws(ReplicaError) {
-        let size: Int64
-        do throws(SystemError) { size = try file.status().size } catch { throw .system(error) }
-        guard size == Int64(clamping: manifest.length) else {
-            throw .format(FormatError(file.path, "has \(size) bytes, not \(manifest.length)"))
-        }
-        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Chunk.size, alignment: 16)
-        defer { buffer.deallocate() }
-        for (i, expected) in manifest.chunks.enumerated() {
-            let part = UnsafeMutableRawBufferPointer(rebasing: buffer[..<length(i)])
-            let count: Int
-            do throws(SystemError) {
-                count = try file.read(into: part, at: Int64(i) * Int64(Chunk.size))
-            } catch {
-                throw .system(error)
-            }
+    /// Checks what was written where, not only what was fetched.
+    private func readBack(
+        _ i: Int, _ file: borrowing Descriptor, _ buffer: UnsafeMutableRawBufferPointer, _ flow: Flow
+    ) {
+        let part = UnsafeMutableRawBufferPointer(rebasing: buffer[..<length(i)])
+        do throws(SystemError) {
+            let count = try file.read(into: part, at: Int64(i) * Int64(Chunk.size))
             let found = Chunk.fingerprint(UnsafeRawBufferPointer(rebasing: part[..<count]))
-            guard found == expected else {
-                throw .format(
+            guard found != manifest.chunks[i] else { return }
+            flow.fail(
+                .format(
                     FormatError(
                         "\(file.path), bytes from \(i * Chunk.size) on",
-                        "read back with the fingerprint \(found.chunkName), not \(expected.chunkName)"))
-            }
+                        "read back with the fingerprint \(found.chunkName), not \(manifest.chunks[i].chunkName)")))
+        } catch {
+            flow.fail(.system(error))
         }
     }
 }

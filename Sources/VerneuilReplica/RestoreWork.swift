@@ -39,6 +39,9 @@ struct RestoreWork {
     /// Bytes that are in their place.
     var done: UInt64 { report.zero + report.resumed + report.bundled + report.fromBase + report.fetched }
 
+    /// Chunks that are in their place, zeros included.
+    var present: [Int] { isDone.indices.filter { isDone[$0] } }
+
     /// What is to be fetched: the places of each distinct chunk, in the order of the file.
     var missing: [[Int]] {
         var groups: [[Int]] = []

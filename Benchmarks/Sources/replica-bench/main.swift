@@ -27,6 +27,7 @@ func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
 func number(_ value: Double, _ digits: Int = 2) -> String {
     let scale = pow(10.0, Double(digits))
     let text = String(Int((value * scale).rounded()))
+    if digits == 0 { return text }
     let padded = String(repeating: "0", count: max(0, digits + 1 - text.count)) + text
     return "\(padded.dropLast(digits)).\(padded.suffix(digits))"
 }
@@ -191,6 +192,7 @@ func benchScan(_ directory: String, mebibytes: Int, rounds: Int) throws {
         opening.append(seconds() - start)
         withExtendedLifetime(connection) {}
     }
+    withExtendedLifetime(connections) {}
     print("opening a second connection: \(number(median(opening) * 1e6, 0)) µs")
 }
 

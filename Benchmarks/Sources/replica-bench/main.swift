@@ -7,8 +7,8 @@
 // - scan: a warm replica against the same file through SQLite's unix VFS.
 // - open: a second connection to a replica.
 
-import CPlainLoop
 import CBenchmarkSQLite
+import CPlainLoop
 import CVerneuil
 import Glibc
 import VerneuilFormat

@@ -241,5 +241,14 @@ let package = Package(
             name: "VerneuilVFSTests",
             dependencies: ["VFSTestSupport", "VerneuilVFS", "VerneuilSystem", "CVerneuil", "CSQLite", "vfs-tool"],
             swiftSettings: swiftSettings, linkerSettings: zstd),
+        .executableTarget(
+            name: "verneuil-stress",
+            dependencies: [
+                "VerneuilVFS", "VerneuilReplication", "VerneuilReplica", "VerneuilSpool", "VerneuilStore", "VerneuilFormat",
+                "VerneuilSystem", "CVerneuil", "CSQLite", "CTestSupport", "VFSTestSupport", "FormatTestSupport",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            path: "Tests/Support/verneuil-stress", swiftSettings: swiftSettings, linkerSettings: zstd),
     ]
 )

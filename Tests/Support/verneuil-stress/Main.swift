@@ -1,0 +1,12 @@
+import ArgumentParser
+
+/// What is promised when things go wrong, put to the test with real processes, files and signals.
+@main
+struct VerneuilStress: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "verneuil-stress",
+        abstract: "Tries to make replication break its promises. Exits with 0 where it could not, with 1 where it could.",
+        subcommands: [
+            Oracle.self, Kill.self, Foreign.self, OraclePlayer.self, KillWriter.self, KillCopier.self, ForeignHand.self,
+        ])
+}

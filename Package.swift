@@ -121,7 +121,7 @@ let package = Package(
 
         // Products.
         .target(
-            name: "Verneuil", dependencies: ["VerneuilCore", "CSQLite", "CVerneuil"],
+            name: "Verneuil", dependencies: ["VerneuilCore", "VerneuilSpool", "VerneuilSystem", "CSQLite", "CVerneuil"],
             swiftSettings: swiftSettings, linkerSettings: zstd),
         .target(
             name: "VerneuilExtension",
@@ -227,8 +227,11 @@ let package = Package(
         .testTarget(
             name: "VerneuilctlTests", dependencies: ["ProductSupport", "FormatTestSupport", "verneuilctl"],
             swiftSettings: swiftSettings, linkerSettings: zstd),
+        .executableTarget(
+            name: "hello-replication", dependencies: ["Verneuil", "CSQLite"], path: "Tests/Support/hello-replication",
+            swiftSettings: swiftSettings),
         .testTarget(
-            name: "VerneuilExtensionTests", dependencies: ["ProductSupport", "FormatTestSupport"],
+            name: "VerneuilExtensionTests", dependencies: ["ProductSupport", "FormatTestSupport", "hello-replication"],
             swiftSettings: swiftSettings, linkerSettings: zstd),
         .target(name: "CTestSupport", path: "Tests/Support/CTestSupport"),
         .target(

@@ -206,7 +206,7 @@ let package = Package(
             ],
             swiftSettings: swiftSettings, linkerSettings: zstd),
         // Find the tool and the extension beside themselves.
-        .testTarget(name: "IntegrationTests", dependencies: ["verneuilctl"], swiftSettings: swiftSettings),
+        .testTarget(name: "IntegrationTests", dependencies: ["verneuilctl", "verneuil-stress"], swiftSettings: swiftSettings),
         .testTarget(
             name: "RoundTripTests",
             dependencies: [

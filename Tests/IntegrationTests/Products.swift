@@ -26,8 +26,8 @@ enum Products {
             try? FileManager.default.removeItem(atPath: scratch + ".out")
             try? FileManager.default.removeItem(atPath: scratch + ".err")
         }
-        FileManager.default.createFile(atPath: scratch + ".out", contents: nil)
-        FileManager.default.createFile(atPath: scratch + ".err", contents: nil)
+        _ = FileManager.default.createFile(atPath: scratch + ".out", contents: nil)
+        _ = FileManager.default.createFile(atPath: scratch + ".err", contents: nil)
         process.standardOutput = FileHandle(forWritingAtPath: scratch + ".out")
         process.standardError = FileHandle(forWritingAtPath: scratch + ".err")
         process.standardInput = FileHandle.nullDevice

@@ -98,10 +98,13 @@ final class KillRun {
         // The database opens, and is whole: whoever opens it first rolls back what the dead process left.
         let connection = try Connection(ledger.path, vfs: "verneuil")
         connection.waitForLocks(milliseconds: 60_000)
+        // The log first: other writers commit meanwhile.
+        try log.update()
+        let committed = log.committed
         let live = try Ledger.verify(connection)
         try log.update()
-        guard live.commit >= log.committed || log.commits == 0 else {
-            throw Finding("\(ledger.path) shows \(live), but commit \(log.committed) had succeeded")
+        guard live.commit >= committed || log.commits == 0 else {
+            throw Finding("\(ledger.path) shows \(live), but commit \(committed) had succeeded")
         }
         // What a stopped copier keeps others from is documented (docs/SPOOL.md, caveats).
         stopped?.send(SIGCONT)

@@ -41,6 +41,8 @@ let package = Package(
     products: [
         .library(name: "Verneuil", targets: ["Verneuil"]),
         .library(name: "verneuil_vfs", type: .dynamic, targets: ["VerneuilExtension"]),
+        // The same functions for C programs; scripts/build makes libverneuil.a of it.
+        .library(name: "verneuil_static", type: .static, targets: ["VerneuilExtension", "CVerneuilStatic"]),
         .executable(name: "verneuilctl", targets: ["verneuilctl"]),
         // For Benchmarks/.
         .library(name: "VerneuilFormat", targets: ["VerneuilFormat"]),
@@ -60,6 +62,7 @@ let package = Package(
         .systemLibrary(name: "CZstd", providers: [.apt(["libzstd-dev"])]),
         .target(name: "CVerneuil"),
         .target(name: "CVerneuilInterface"),
+        .target(name: "CVerneuilStatic", dependencies: ["CVerneuil"]),
 
         // The core.
         .target(
@@ -102,6 +105,10 @@ let package = Package(
             ],
             swiftSettings: swiftSettings),
         .target(
+            name: "VerneuilVerify",
+            dependencies: ["CVerneuil", "VerneuilReplica", "VerneuilStore", "VerneuilFormat", "VerneuilSystem"],
+            swiftSettings: swiftSettings),
+        .target(
             name: "VerneuilVFS",
             dependencies: [
                 "CVerneuil", "VerneuilReplication", "VerneuilReplica", "VerneuilSpool", "VerneuilSystem",
@@ -134,8 +141,8 @@ let package = Package(
         .executableTarget(
             name: "verneuilctl",
             dependencies: [
-                "Verneuil", "VerneuilCore", "VerneuilReplica", "VerneuilReplication", "VerneuilStore", "VerneuilFormat",
-                "VerneuilSystem", "CVerneuil", "CSQLite",
+                "Verneuil", "VerneuilCore", "VerneuilVerify", "VerneuilReplica", "VerneuilReplication", "VerneuilS3",
+                "VerneuilSpool", "VerneuilStore", "VerneuilFormat", "VerneuilSystem", "CVerneuil", "CSQLite",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
@@ -203,6 +210,13 @@ let package = Package(
             dependencies: [
                 "CSQLite", "CVerneuil", "VerneuilVFS", "VerneuilReplica", "VerneuilStore", "VerneuilFormat",
                 "VerneuilSystem", "FormatTestSupport", "ReplicaTestSupport", "replica-test-helper",
+            ],
+            swiftSettings: swiftSettings, linkerSettings: zstd),
+        .testTarget(
+            name: "VerneuilVerifyTests",
+            dependencies: [
+                "CSQLite", "CVerneuil", "CZstd", "ManifestProto", "ReplicaTestSupport", "FormatTestSupport", "VerneuilVerify",
+                "VerneuilStore", "VerneuilFormat", "VerneuilSystem",
             ],
             swiftSettings: swiftSettings, linkerSettings: zstd),
         // Find the tool and the extension beside themselves.

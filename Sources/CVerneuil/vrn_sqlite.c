@@ -10,6 +10,7 @@
 #include <string.h>
 
 const sqlite3_api_routines *vrn_sqlite3_api = 0;
+int (*vrn_sqlite3_attach)(void) = 0;
 
 static pthread_once_t temp_directory_once = PTHREAD_ONCE_INIT;
 static char **temp_directory;

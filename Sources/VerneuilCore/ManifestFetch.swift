@@ -50,6 +50,21 @@ extension Engine {
         return Restore(try resolve(body), from: manifests.chunks)
     }
 
+    /// The same from one store alone, and no cache.
+    public func restore(_ reference: ManifestReference, from store: any ObjectStore) throws(ReplicaError) -> Restore {
+        let manifests = ManifestSource(
+            chunks: ChunkSource(caches: [], stores: [store], parallelism: replicas.parallelism))
+        let body: [UInt8]
+        if case .stored(let database) = reference {
+            body = try manifests.fetch(.manifest(name: database.manifestName)).body
+        } else {
+            body = try manifest(reference)
+        }
+        let stored: StoredManifest
+        do throws(FormatError) { stored = try StoredManifest(decoding: body) } catch { throw .format(error) }
+        return Restore(try manifests.resolve(stored), from: manifests.chunks)
+    }
+
     private var manifestSource: ManifestSource {
         ManifestSource(
             chunks: ChunkSource(caches: replicas.caches, stores: stores, parallelism: replicas.parallelism),

@@ -12,7 +12,14 @@ import VerneuilFormat
 public func verneuil_configure(_ options: UnsafePointer<verneuil_options>?) -> CInt {
     LogOutput.bootstrap()
     do throws(ConfigurationError) {
-        return try Engine.install(try configuration(options?.pointee ?? verneuil_options())) ? 0 : SQLITE_MISUSE
+        let configuration = try configuration(options?.pointee ?? verneuil_options())
+        let code = vrn_sqlite3_need_api()
+        if code != SQLITE_OK {
+            Logger(label: "verneuil").error(
+                "verneuil_configure: SQLite has not loaded the extension: call sqlite3_load_extension first, or link libverneuil.a")
+            return code
+        }
+        return try Engine.install(configuration) ? 0 : SQLITE_MISUSE
     } catch {
         log("verneuil_configure", error)
         return -1

@@ -16,7 +16,7 @@ struct Verneuilctl: ParsableCommand {
         version: Version.description,
         subcommands: [
             RestoreCommand.self, ManifestCommand.self, ManifestNameCommand.self, FlushCommand.self, SyncCommand.self,
-            ShellCommand.self,
+            ShellCommand.self, VerifyCommand.self,
         ])
 
     @OptionGroup var global: GlobalOptions
@@ -68,7 +68,9 @@ struct ReplicaOptions: ParsableArguments {
     @Option(help: ArgumentHelp("The database's path on that machine, in place of --manifest.", valueName: "path"))
     var sourcePath: String?
 
-    func validate() throws {
+    func validate() throws { try Self.check(manifest, hostname, sourcePath) }
+
+    fileprivate static func check(_ manifest: String?, _ hostname: String?, _ sourcePath: String?) throws {
         switch (manifest, sourcePath) {
         case (nil, nil): throw ValidationError("Which database? Give --source-path, or --manifest.")
         case (.some, .some): throw ValidationError("--manifest and --source-path exclude each other.")
@@ -77,8 +79,28 @@ struct ReplicaOptions: ParsableArguments {
         if manifest != nil, hostname != nil { throw ValidationError("--hostname goes with --source-path.") }
     }
 
-    func reference() throws -> ManifestReference {
+    func reference() throws -> ManifestReference { try Self.reference(manifest, hostname, sourcePath) }
+
+    fileprivate static func reference(_ manifest: String?, _ hostname: String?, _ path: String?) throws -> ManifestReference {
         if let manifest { return try ManifestReference(manifest) }
-        return .stored(DatabaseName(host: hostname, path: sourcePath ?? ""))
+        return .stored(DatabaseName(host: hostname, path: path ?? ""))
     }
+}
+
+/// The same for a command that can do without.
+struct OptionalReplicaOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("As in restore.", valueName: "manifest"))
+    var manifest: String?
+
+    @Option(help: ArgumentHelp("The machine that replicates the database (default: this one).", valueName: "host"))
+    var hostname: String?
+
+    @Option(help: ArgumentHelp("The database's path on that machine, in place of --manifest.", valueName: "path"))
+    var sourcePath: String?
+
+    var isGiven: Bool { manifest != nil || hostname != nil || sourcePath != nil }
+
+    func check() throws { try ReplicaOptions.check(manifest, hostname, sourcePath) }
+
+    func reference() throws -> ManifestReference { try ReplicaOptions.reference(manifest, hostname, sourcePath) }
 }

@@ -14,6 +14,18 @@ extern const sqlite3_api_routines *vrn_sqlite3_api __attribute__((visibility("hi
 static inline void vrn_sqlite3_set_api(const sqlite3_api_routines *api) { vrn_sqlite3_api = api; }
 static inline int vrn_sqlite3_has_api(void) { return vrn_sqlite3_api != 0; }
 
+/// How to get the table where nobody loads us as an extension: answers SQLite's
+/// code. NULL in the extension; the static library sets it before main.
+extern int (*vrn_sqlite3_attach)(void) __attribute__((visibility("hidden")));
+
+/// Gets the table that way, if it is not there. SQLITE_MISUSE where it can't be had.
+static inline int vrn_sqlite3_need_api(void) {
+  if (vrn_sqlite3_has_api())
+    return SQLITE_OK;
+  int code = vrn_sqlite3_attach != 0 ? vrn_sqlite3_attach() : SQLITE_MISUSE;
+  return code == SQLITE_OK && !vrn_sqlite3_has_api() ? SQLITE_MISUSE : code;
+}
+
 // Result codes whose macros have a structure that Swift doesn't import.
 static const int VRN_OK_LOAD_PERMANENTLY = SQLITE_OK_LOAD_PERMANENTLY;
 static const int VRN_OK_SYMLINK = SQLITE_OK_SYMLINK;

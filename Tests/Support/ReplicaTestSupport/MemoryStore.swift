@@ -145,6 +145,35 @@ public final class MemoryStore: ObjectStore, @unchecked Sendable {
     public func list(
         _ space: ObjectSpace, prefix: String, after: String?, urgency: Urgency,
         completion: @escaping @Sendable (Result<ObjectPage, StoreError>) -> Void
-    ) { completion(.success(ObjectPage(entries: [], isTruncated: false))) }
+    ) {
+        lock.lock()
+        listCount += 1
+        if let listFailure {
+            lock.unlock()
+            return completion(.failure(listFailure))
+        }
+        let start = "\(space.rawValue)/"
+        var keys = objects.keys.filter { $0.hasPrefix(start) }.map { String($0.dropFirst(start.count)) }
+        keys.removeAll { key in !key.hasPrefix(prefix) || after.map { !$0.utf8.lexicographicallyPrecedes(key.utf8) } ?? false }
+        keys.sort { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+        let entries = keys.prefix(pageSize).map {
+            ObjectPage.Entry(key: $0, size: objects[start + $0]?.body.count ?? 0, modified: 0)
+        }
+        lock.unlock()
+        completion(.success(ObjectPage(entries: entries, isTruncated: entries.count < keys.count)))
+    }
+
+    private var pageSize = 1000
+    private var listFailure: StoreError?
+    private var listCount = 0
+    public func setPageSize(_ size: Int) { lock.withLock { pageSize = size } }
+    public func setListFailure(_ failure: StoreError?) { lock.withLock { listFailure = failure } }
+    /// Lists since the last call.
+    public func takeListCount() -> Int {
+        lock.withLock {
+            defer { listCount = 0 }
+            return listCount
+        }
+    }
     public func prepare(completion: @escaping @Sendable (Result<Void, StoreError>) -> Void) { completion(.success(())) }
 }

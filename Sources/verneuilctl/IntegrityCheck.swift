@@ -1,0 +1,36 @@
+import CSQLite
+import CVerneuil
+import VerneuilReplica
+import VerneuilSystem
+import VerneuilVerify
+
+/// SQLite's own opinion of a stored database.
+enum IntegrityCheck {
+    /// Restores to a temporary file, and has SQLite look at that.
+    /// - Returns: nil where it is fine.
+    static func run(_ restore: Restore, directory: String?) throws -> Verification.Finding? {
+        let path = Files.temporaryName(beside: "\(directory ?? "/var/tmp")/verify")
+        defer {
+            for suffix in ["", ".partial", "-journal"] { try? Files.remove(path + suffix) }
+        }
+        _ = try restore.write(to: path)
+        var db: OpaquePointer?
+        defer { sqlite3_close(db) }
+        var lines: [String] = []
+        var code = sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, nil)
+        if code == SQLITE_OK {
+            var statement: OpaquePointer?
+            code = sqlite3_prepare_v2(db, "PRAGMA integrity_check(10)", -1, &statement, nil)
+            while code == SQLITE_OK || code == SQLITE_ROW {
+                code = sqlite3_step(statement)
+                if code == SQLITE_ROW, let text = sqlite3_column_text(statement, 0) { lines.append(String(cString: text)) }
+            }
+            sqlite3_finalize(statement)
+        }
+        if code != SQLITE_DONE { lines.append(String(cString: sqlite3_errmsg(db))) }
+        if lines == ["ok"] { return nil }
+        return .init(
+            .bad, "the restored database", expected: "\"ok\" from PRAGMA integrity_check",
+            found: lines.joined(separator: "; "))
+    }
+}

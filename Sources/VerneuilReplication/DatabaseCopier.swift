@@ -226,7 +226,13 @@ final class DatabaseCopier: @unchecked Sendable {
                     case .failure(let reason): return reason.text
                     }
                 }
-                if let wanted, let records = try database.control(), records.copier.everywhere >= wanted { return nil }
+                if let point = wanted, let records = try database.control() {
+                    if records.isOvertaken {
+                        wanted = nil
+                        continue
+                    }
+                    if records.copier.everywhere >= point { return nil }
+                }
             } catch {
                 return "\(error)"
             }
@@ -277,7 +283,7 @@ final class DatabaseCopier: @unchecked Sendable {
             }
             // Commits go on: what is staged and whole by now includes all that was committed before the call,
             // once a transaction that began after it is staged.
-            if let records = try database.control(), records.isCurrentWhole, !records.hasProposal,
+            if let records = try database.control(), records.isCurrentWhole, !records.hasProposal, !records.isOvertaken,
                 let openSince, records.producer.staged >= openSince.begun
             {
                 return .success(records.producer.staged)

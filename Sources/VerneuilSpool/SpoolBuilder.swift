@@ -84,7 +84,7 @@ public struct SpoolBuilder: ~Copyable {
         if producer.isOpen && isTrusted && producer.staged.epoch != 0 && !records.hasProposal {
             // A transaction is under way, or being staged, or was left.
             if try SourceLocks.isBeingWritten(source.fd, path: database.path) {
-                if records.builder.epoch == producer.staged.epoch { return .unsettled }
+                if records.builder.epoch == producer.staged.epoch || records.isOvertaken { return .unsettled }
                 return try complete(control, records, found, deadline, isStored)
             }
             if !openIsDead { return .unsettled }
@@ -140,7 +140,7 @@ public struct SpoolBuilder: ~Copyable {
         _ isStored: (Int, Fingerprint) -> Bool
     ) throws(SystemError) -> Outcome {
         guard try isAtRest(found) else { return .unsettled }
-        let last = max(before.producer.staged.epoch, before.builder.epoch)
+        let last = before.newestEpoch
         let epoch = last + (last & 1 == 0 ? 2 : 1)
         var work = try BaseWork(database, epoch, start: found)
         guard try work.copy(source, table: nil, deadline: deadline, isStored) else { return .more }

@@ -105,6 +105,11 @@ public struct SpoolControl: Sendable {
             && builder.seenBegun == producer.begun
     }
 
+    /// The largest number that an epoch has had.
+    var newestEpoch: UInt64 {
+        max(producer.staged.epoch, producer.ready.epoch, builder.epoch, copier.copied.epoch)
+    }
+
     /// The newest staged state: where it is, and what the file was then.
     public var current: (point: SpoolPoint, state: SourceState) {
         hasProposal
@@ -121,16 +126,23 @@ public struct SpoolControl: Sendable {
     /// Whether a snapshot waits that producers keep still.
     public var isReadyPinned: Bool { producer.ready > copier.copied }
 
+    /// Whether a builder took an open transaction for dead that was only slow, and began an epoch, and after that the
+    /// transaction was staged in its own. That epoch's numbers are behind what is, or may be, stored: nothing
+    /// more is numbered in it, or it would pass for stored already.
+    public var isOvertaken: Bool {
+        !hasProposal && max(builder.epoch, copier.copied.epoch) > producer.staged.epoch
+    }
+
     /// Whether the current epoch may be built upon.
     public var isCurrentTrusted: Bool {
         let point = current.point
-        return point.epoch > builder.distrusted && (hasProposal || !producer.isOpen)
+        return point.epoch > builder.distrusted && !isOvertaken && (hasProposal || !producer.isOpen)
     }
 
     /// When the oldest commit not yet stored was made, nanoseconds since 1970; nil: all is stored.
     public var pendingSince: UInt64? {
         let point = current.point
-        if point.epoch != 0 && point <= copier.everywhere { return nil }
+        if point.epoch != 0 && point <= copier.everywhere && !isOvertaken { return nil }
         if hasProposal { return builder.pendingSince }
         return producer.pendingSince == 0 ? nil : producer.pendingSince
     }

@@ -113,7 +113,7 @@ public struct SpoolDatabase: Sendable, Hashable {
     /// A number for a new epoch, odd or even as `parity` says: larger than any
     /// that the records know, and of no directory that holds anything.
     func unusedEpoch(after records: SpoolControl, parity: UInt64) throws(SystemError) -> UInt64 {
-        var number = max(records.producer.staged.epoch, records.producer.ready.epoch, records.builder.epoch) + 1
+        var number = records.newestEpoch + 1
         if number & 1 != parity { number += 1 }
         // Found only where the control page was lost, or a crash came before the record.
         while vrn_access("\(epochPath(number))/table", F_OK) == 0 || vrn_access("\(epochPath(number))/base", F_OK) == 0 {

@@ -46,6 +46,7 @@ public final class SpoolProducer: @unchecked Sendable {
         case unfinished = "a transaction was not finished"
         case changed = "the file was changed from outside"
         case distrusted = "the last snapshot was found to be wrong"
+        case overtaken = "a transaction took long to be staged, and a full snapshot came before it"
     }
 
     /// What `stage` did.
@@ -137,6 +138,8 @@ public final class SpoolProducer: @unchecked Sendable {
             doubt = .distrusted
         } else if !records.hasProposal && records.producer.isOpen {
             doubt = .unfinished
+        } else if records.isOvertaken {
+            doubt = .overtaken
         } else {
             doubt = .changed
         }

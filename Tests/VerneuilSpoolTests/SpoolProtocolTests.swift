@@ -145,6 +145,40 @@ import VerneuilSystem
         #expect(after.current.point.epoch > proposed.current.point.epoch)
     }
 
+    // R7: a transaction that was taken for dead is staged after all, in an epoch whose number is behind the builder's.
+    @Test(arguments: [false, true])
+    func anEpochThatWasOvertakenIsNotContinued(_ isStored: Bool) throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 400_000)
+        try db.commit()
+        _ = try db.build()
+        let session = try db.session()
+        var stored: [Fingerprint: [UInt8]] = [:]
+        func copy() throws -> SpoolPoint {
+            let snapshot = try #require(try session.snapshot())
+            keep(try bytes(of: snapshot, stored: stored), in: &stored)
+            #expect(try bytes(of: snapshot, stored: stored) == db.contents())
+            try session.finish(snapshot.point, everywhere: true)
+            return snapshot.point
+        }
+        _ = try copy()
+        let (_, tag) = try db.begin()
+        let dirty = try db.write(changes: 4)
+        db.rest()
+        #expect(try SpoolBuilder(db.database).run(deadline: nil, openIsDead: true) { _, _ in false } == .whole(built: true))
+        let proposed = isStored ? try copy() : try #require(try db.database.control()).current.point
+        let late = try db.stage(tag, dirty)
+        #expect(late.point < proposed)
+        let overtaken = try #require(try db.database.control())
+        #expect(overtaken.isOvertaken && !overtaken.isCurrentTrusted && overtaken.pendingSince != nil)
+
+        let (next, doubt) = try db.commit()
+        #expect(doubt == .overtaken)
+        #expect(next.point > proposed)
+        #expect(try db.build() == .whole(built: true))
+        #expect(try copy() > proposed)
+        #expect(try #require(try db.database.control()).pendingSince == nil)
+    }
+
     // R6
     @Test func aSnapshotCompletesInSlicesWhileTransactionsGoOn() throws {
         let db = try ScratchDatabase(seed: freshSeed(), length: 12_000_000)

@@ -10,6 +10,7 @@
 //   path=REGEX  only calls on a file whose path matches this POSIX extended
 //               expression. Descriptors count by the path they have now (one
 //               that was unlinked ends in " (deleted)"), relative names as given.
+//   thread=T    only calls by the process's first thread (`main`), or by all but that one (`other`)
 //   at=N        act on the N-th matching call, counted from 1. 0, the default:
 //               on none
 //   times=K     and on the K-1 after it (default 1); 0: on all after it
@@ -20,11 +21,11 @@
 //   log=FILE    a line for each matching call: NUMBER CALL PATH [DETAIL] RESULT,
 //               with " !" at its end where it was acted on
 //
-// Names of calls: open (openat, creat), read, write, pread, pwrite, ftruncate,
+// Names of calls: open (openat, creat; `create` stands for those that make or empty a file), read, write, pread, pwrite, ftruncate,
 // fsync, fdatasync, lock (fcntl F_SETLK and F_OFD_SETLK, with or without
 // waiting), getlk, fcntl (the rest of it), flock, fstat, stat, lstat, access,
 // unlink (unlinkat), rename (renameat), link (linkat), symlink, mkdir, rmdir,
-// readlink, getcwd, opendir, chmod, fchmod, fchown, fgetxattr, fsetxattr,
+// readlink, getcwd, opendir, utimens, chmod, fchmod, fchown, fgetxattr, fsetxattr,
 // fremovexattr, getrandom, fallocate, copy_file_range, mmap, close.
 //
 // Counting is per process and goes on in forked children; threads share it. A plan
@@ -57,6 +58,7 @@ static struct {
   char calls[512]; // ",a,b," or empty
   int has_path;
   regex_t path;
+  int thread; // 0, 'm' or 'o'
   long at, times;
   int error; // errno to give, 0: none
   int effect;
@@ -106,6 +108,10 @@ static void set(const char *key, const char *value) {
     if (regcomp(&plan.path, value, REG_EXTENDED | REG_NOSUB) != 0)
       die("not a regular expression", value);
     plan.has_path = 1;
+  } else if (strcmp(key, "thread") == 0) {
+    if (strcmp(value, "main") != 0 && strcmp(value, "other") != 0)
+      die("thread is main or other, not", value);
+    plan.thread = value[0];
   } else if (strcmp(key, "at") == 0) {
     plan.at = number(value);
   } else if (strcmp(key, "times") == 0) {
@@ -184,6 +190,7 @@ typedef struct {
   const char *name;
   char path[PATH_MAX];
   char detail[64];
+  int creates; // an open that makes or empties a file
   long number; // among the matching calls; 0: doesn't match
   int act;
 } call_t;
@@ -213,7 +220,9 @@ static int matching(call_t *c) {
   if (c->name[0] == 0)
     return 0;
   snprintf(key, sizeof key, ",%s,", c->name);
-  if (plan.calls[0] != 0 && strstr(plan.calls, key) == NULL)
+  if (plan.calls[0] != 0 && strstr(plan.calls, key) == NULL && !(c->creates && strstr(plan.calls, ",create,") != NULL))
+    return 0;
+  if (plan.thread != 0 && (syscall(SYS_gettid) == getpid()) != (plan.thread == 'm'))
     return 0;
   if (plan.has_path && regexec(&plan.path, c->path, 0, NULL, 0) != 0)
     return 0;
@@ -284,7 +293,7 @@ static void *real(_Atomic(void *) * cache, const char *name) {
     error = errno;                                                                                                     \
     c.name = label;                                                                                                    \
     c.path[0] = c.detail[0] = 0;                                                                                       \
-    c.act = 0;                                                                                                         \
+    c.act = c.creates = 0;                                                                                             \
     FIND_PATH;                                                                                                         \
     if (!matching(&c)) {                                                                                               \
       inside--;                                                                                                        \
@@ -369,7 +378,7 @@ __attribute__((visibility("default"))) int close(int fd) {
   inside++;
   c.name = "close";
   c.path[0] = c.detail[0] = 0;
-  c.act = 0;
+  c.act = c.creates = 0;
   ON_FD;
   if (!matching(&c)) {
     inside--;
@@ -426,7 +435,7 @@ static void fcntl_detail(call_t *c, int op, void *argument) {
     inside++;                                                                                                          \
     c.name = fcntl_label(op);                                                                                          \
     c.path[0] = c.detail[0] = 0;                                                                                       \
-    c.act = 0;                                                                                                         \
+    c.act = c.creates = 0;                                                                                             \
     ON_FD;                                                                                                             \
     if (!matching(&c)) {                                                                                               \
       inside--;                                                                                                        \
@@ -470,6 +479,7 @@ static int opened(const call_t *c, long result, int error) {
     c.name = "open";                                                                                                   \
     c.path[0] = c.detail[0] = 0;                                                                                       \
     c.act = 0;                                                                                                         \
+    c.creates = (flags & (O_CREAT | O_TRUNC)) != 0;                                                                    \
     FIND_PATH;                                                                                                         \
     if (!matching(&c)) {                                                                                               \
       inside--;                                                                                                        \
@@ -501,6 +511,8 @@ HOOK(int, mkdir, (const char *path, mode_t mode), (path, mode), "mkdir", -1, ON_
 HOOK(int, mkdirat, (int dir, const char *path, mode_t mode), (dir, path, mode), "mkdir", -1, ON_AT)
 HOOK(int, rmdir, (const char *path), (path), "rmdir", -1, ON_PATH)
 HOOK(int, chmod, (const char *path, mode_t mode), (path, mode), "chmod", -1, ON_PATH)
+HOOK(int, utimensat, (int dir, const char *path, const struct timespec times[2], int flags), (dir, path, times, flags),
+     "utimens", -1, ON_AT)
 HOOK(ssize_t, readlink, (const char *path, char *p, size_t n), (path, p, n), "readlink", -1, ON_PATH)
 HOOK(DIR *, opendir, (const char *path), (path), "opendir", NULL, ON_PATH)
 HOOK(char *, getcwd, (char *p, size_t n), (p, n), "getcwd", NULL, (void)0)

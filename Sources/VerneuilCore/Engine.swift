@@ -21,6 +21,8 @@ public final class Engine: Sendable {
     public let replicas: ReplicaEnvironment
     /// nil where replication is off.
     public let replicator: Replicator?
+    /// Replicas that connections with settings of their own have open.
+    let registry: ProcessLocal<ReplicaRegistry>
 
     /// - Throws: where a target can't be set up: one left out in silence would be a missing backup.
     public init(_ configuration: Configuration) throws(ConfigurationError) {
@@ -31,9 +33,11 @@ public final class Engine: Sendable {
             SpoolDirectory($0, permissions: configuration.spoolingDirectoryPermissions)
         }
         self.stores = stores
-        replicas = ReplicaEnvironment(
+        let environment = ReplicaEnvironment(
             caches: caches, stores: stores, policy: configuration.snapshotLoading,
             tempDirectory: configuration.temporaryDirectory, tap: { spool?.tap($0) })
+        replicas = environment
+        registry = ProcessLocal { ReplicaRegistry(environment) }
         let publish: @Sendable (Fingerprint, [UInt8]) -> Void = { fingerprint, bytes in
             for cache in caches where !cache.isReadOnly { cache.publish(fingerprint, bytes) }
         }
@@ -120,6 +124,7 @@ public final class Engine: Sendable {
         if let directory = configuration.temporaryDirectory { LinuxVFS.setTemporaryDirectory(directory) }
         // Before the VFS is known: no connection may be opened without it.
         ReplicatedVFS.replicator = replicator
+        ConnectionSettings.resolve { ConnectionEngines.shared.answer(to: $0, for: $1, path: $2) }
         for (name, result) in [
             (LinuxVFS.name, LinuxVFS.register(makeDefault: false)),
             (SnapshotVFS.name, SnapshotVFS.register(environment: replicas)),

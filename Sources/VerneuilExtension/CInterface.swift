@@ -50,7 +50,7 @@ public func verneuil_replication_info_for_db(
     info.pointee = verneuil_replication_info()
     let filename = if let name { vrn_sqlite3_db_filename(db, name) } else { vrn_sqlite3_db_filename(db, "main") }
     // Temporary and in-memory databases have an empty name.
-    guard let filename, filename.pointee != 0, let engine = Engine.current else { return SQLITE_NOTFOUND }
+    guard let filename, filename.pointee != 0, let engine = Engine.responsible(forFileName: filename) else { return SQLITE_NOTFOUND }
     do throws(FormatError) {
         guard let found = try engine.lastUploaded(databasePath: String(cString: filename)) else { return SQLITE_NOTFOUND }
         return fill(info, found)

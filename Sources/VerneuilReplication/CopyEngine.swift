@@ -1,5 +1,6 @@
 import CVerneuil
 import Logging
+import Synchronization
 import VerneuilFormat
 import VerneuilSpool
 import VerneuilStore
@@ -78,7 +79,28 @@ final class CopyEngine: @unchecked Sendable {
 
     // MARK: - Copiers
 
+    /// Copiers of all engines of this process, with its pid above: a forked child has none.
+    private static let copiersOfProcess = Atomic<UInt64>(0)
+    /// Beyond the first of each engine, which it can't do without. Engines are
+    /// many only where connections name many targets (CONFIGURATION.md).
+    private static let mostCopiersOfProcess: UInt64 = 32
+
+    /// Counts a new copier; false where there are enough.
+    private static func countCopier(isFirst: Bool) -> Bool {
+        let pid = UInt64(UInt32(bitPattern: getpid())) << 32
+        var found = copiersOfProcess.load(ordering: .relaxed)
+        while true {
+            let count = found & ~0xFFFF_FFFF == pid ? found & 0xFFFF_FFFF : 0
+            if !isFirst && count >= mostCopiersOfProcess { return false }
+            let (exchanged, original) = copiersOfProcess.compareExchange(
+                expected: found, desired: pid | (count + 1), ordering: .relaxed)
+            if exchanged { return true }
+            found = original
+        }
+    }
+
     private func startCopier() {
+        guard Self.countCopier(isFirst: threads == 0) else { return }
         do throws(SystemError) {
             try Threads.spawn("verneuil-copy") { self.copyLoop() }
             threads += 1

@@ -57,9 +57,22 @@ package func verneuil_replicated_vfs_xOpen(
     _ vfs: UnsafeMutablePointer<sqlite3_vfs>?, _ path: UnsafePointer<CChar>?,
     _ file: UnsafeMutablePointer<sqlite3_file>?, _ flags: Int32, _ outFlags: UnsafeMutablePointer<Int32>?
 ) -> Int32 {
+    guard flags & SQLITE_OPEN_MAIN_DB != 0, let path else {
+        return verneuil_linux_vfs_xOpen(vfs, path, file, flags, outFlags)
+    }
+    var chosen = ReplicatedVFS.replicator
+    if let parameters = ConnectionParameters(path) {
+        // Before the file is opened: it must not be made where it can't be replicated as was asked.
+        do throws(ConnectionRefusal) {
+            chosen = try ConnectionSettings.answer(
+                to: parameters, for: .replication, path: String(cString: path)).replicator
+        } catch {
+            file?.pointee.pMethods = nil
+            return error.report(vfs: ReplicatedVFS.name, path: path)
+        }
+    }
     let result = verneuil_linux_vfs_xOpen(vfs, path, file, flags, outFlags)
-    guard result == SQLITE_OK, flags & SQLITE_OPEN_MAIN_DB != 0, let path, let replicator = ReplicatedVFS.replicator
-    else { return result }
+    guard result == SQLITE_OK, let replicator = chosen else { return result }
     let opened = linuxFile(file)
 
     if isInWALMode(opened.pointee.fd) {

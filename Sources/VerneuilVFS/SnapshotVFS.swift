@@ -91,8 +91,15 @@ package func verneuil_snapshot_vfs_xOpen(
     // Replicas have neither.
     guard flags & SQLITE_OPEN_MAIN_DB != 0 else { return SQLITE_CANTOPEN }
     let name = String(cString: path)
+    var registry = Replicas.registry
+    if let parameters = ConnectionParameters(path) {
+        do throws(ConnectionRefusal) {
+            registry = try ConnectionSettings.answer(to: parameters, for: .reading, path: name).replicas
+        } catch {
+            return error.report(vfs: SnapshotVFS.name, path: path)
+        }
+    }
     do throws(ReplicaError) {
-        let registry = Replicas.registry
         let replica = registry.replica(at: try ReplicaLocation(name, host: registry.environment.hostName))
         let isFrozen =
             vrn_sqlite3_uri_boolean(path, "immutable", 0) != 0 || vrn_sqlite3_uri_boolean(path, "nolock", 0) != 0

@@ -78,6 +78,10 @@ static inline const char *vrn_sqlite3_uri_parameter(const char *filename, const 
 static inline int vrn_sqlite3_uri_boolean(const char *filename, const char *name, int otherwise) {
   return vrn_sqlite3_api->uri_boolean(filename, name, otherwise);
 }
+/// The name of parameter `n`, in the order of the file name; NULL behind the last one. From SQLite 3.31 on.
+static inline const char *vrn_sqlite3_uri_key(const char *filename, int n) {
+  return vrn_sqlite3_api->uri_key(filename, n);
+}
 static inline sqlite3_int64 vrn_sqlite3_uri_int64(const char *filename, const char *name, sqlite3_int64 otherwise) {
   return vrn_sqlite3_api->uri_int64(filename, name, otherwise);
 }

@@ -49,7 +49,19 @@ extension Configuration {
                 source: source, position: TextPosition(of: error.offset, in: text),
                 reason: "not JSON: \(error.reason)")
         }
-        let context = ConfigurationReader.Context(source: source, text: text)
+        try self.init(root, ConfigurationReader.Context(source: source, text: text))
+    }
+
+    /// Paths of the keys that decoding looks for in `json`, such as `replication_targets[].s3.region`: the
+    /// reference (docs/CONFIGURATION.md) has them all.
+    package static func keys(askedBy json: [UInt8]) throws -> Set<String> {
+        let context = ConfigurationReader.Context(source: "", text: json)
+        _ = try Configuration(JSON(parsing: json), context)
+        return context.asked
+    }
+
+    private init(_ root: JSON, _ context: ConfigurationReader.Context) throws(ConfigurationError) {
+        let source = context.source
         var fields = try ConfigurationReader(
             root, path: "", expected: "an object such as {\"replication_spooling_dir\": …}", context: context)
         self.init()

@@ -6,6 +6,8 @@ struct ConfigurationReader {
         let source: String
         let text: [UInt8]
         var warnings: [String] = []
+        /// Paths of all keys that were looked for, with `[]` for each index.
+        var asked: Set<String> = []
 
         init(source: String, text: [UInt8]) {
             self.source = source
@@ -40,6 +42,7 @@ struct ConfigurationReader {
     /// nil where the key isn't there, or is null.
     mutating func value(_ key: String) -> JSON? {
         known.insert(key)
+        context.asked.insert(path(of: key).replacing(#/\[[0-9]+\]/#, with: "[]"))
         guard let member = members.first(where: { $0.key == key }), member.value.value != .null else { return nil }
         return member.value
     }

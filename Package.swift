@@ -128,7 +128,11 @@ let package = Package(
 
         // Products.
         .target(
-            name: "Verneuil", dependencies: ["VerneuilCore", "VerneuilSpool", "VerneuilSystem", "CSQLite", "CVerneuil"],
+            name: "Verneuil",
+            dependencies: [
+                "VerneuilCore", "VerneuilVerify", "VerneuilReplica", "VerneuilSpool", "VerneuilFormat", "VerneuilSystem",
+                "CSQLite", "CVerneuil",
+            ],
             swiftSettings: swiftSettings, linkerSettings: zstd),
         .target(
             name: "VerneuilExtension",
@@ -242,10 +246,16 @@ let package = Package(
             name: "VerneuilctlTests", dependencies: ["ProductSupport", "FormatTestSupport", "verneuilctl"],
             swiftSettings: swiftSettings, linkerSettings: zstd),
         .executableTarget(
-            name: "hello-replication", dependencies: ["Verneuil", "CSQLite"], path: "Tests/Support/hello-replication",
+            name: "hello-replication",
+            dependencies: ["Verneuil", "CSQLite", .product(name: "Logging", package: "swift-log")], path: "Tests/Support/hello-replication",
             swiftSettings: swiftSettings),
         .testTarget(
             name: "VerneuilExtensionTests", dependencies: ["ProductSupport", "FormatTestSupport", "hello-replication"],
+            swiftSettings: swiftSettings, linkerSettings: zstd),
+        // What documents say: their programs are run, their lists compared with the sources.
+        .testTarget(
+            name: "DocumentTests",
+            dependencies: ["ProductSupport", "VerneuilCore", "VerneuilSystem", "verneuilctl", "hello-replication"],
             swiftSettings: swiftSettings, linkerSettings: zstd),
         .target(name: "CTestSupport", path: "Tests/Support/CTestSupport"),
         .target(

@@ -1,54 +1,184 @@
 import CSQLite
 import CVerneuil
 import VerneuilCore
+import VerneuilReplica
 import VerneuilSpool
 import VerneuilSystem
+import VerneuilVerify
 
+/// What can be configured, with its defaults; the default value replicates nothing.
+///
+/// A value type: set what differs, and hand it to ``Replication/configure(_:)``.
+///
+/// - `spoolingDirectory`: where commits wait for their upload; `nil` replicates nothing.
+/// - `targets`: where everything is stored (`.s3`, `.directory`), and caches (`.local`, `.readOnly`).
+/// - `makeDefault`: whether connections that name no VFS use `verneuil`.
+/// - `snapshotLoading`: how much of a replica is fetched before it is read.
+/// - `pacing`: how hard replication may work.
+///
+/// `Configuration(json:source:)` and `Configuration(specification:source:)` read the JSON that
+/// `VERNEUIL_CONFIG` takes; both throw ``ConfigurationError`` with the place, what was found and what is expected.
 public typealias Configuration = VerneuilCore.Configuration
+
+/// A configuration that can't be used: `source`, `position`, `key`, and the `reason` with what is expected.
 public typealias ConfigurationError = VerneuilCore.ConfigurationError
+
+/// What was found out about one database in one store: its `outcome`, and `findings` with what is wrong.
+public typealias Verification = VerneuilVerify.Verification
 
 /// Replication in a program that links the system's SQLite.
 ///
-/// After `configure`, whatever opens SQLite databases in this process can name a
+/// After ``configure(_:)``, whatever opens SQLite databases in this process can name a
 /// VFS: `verneuil` for databases to be replicated (`file:/srv/app.db?vfs=verneuil`),
 /// `verneuil_snapshot` for replicas (`file:verneuil://host/srv/app.db?vfs=verneuil_snapshot`).
-/// Safe from any thread.
+///
+/// Every function is safe from any thread. Those that are `async` do their waiting on a thread
+/// of their own, never on one of Swift concurrency's; cancelling the task doesn't stop them.
+///
+/// Logs go through swift-log: bootstrap `LoggingSystem` as you like; labels begin with `verneuil`.
 public enum Replication {
-    /// Configures this process as `VERNEUIL_CONFIG` says, and registers the VFSs.
+    /// Configures this process as the environment variable `VERNEUIL_CONFIG` says, and registers the VFSs.
+    ///
+    /// - Returns: as ``configure(_:)``.
+    /// - Throws: where the variable is set and can't be used.
     @discardableResult
     public static func configure() throws(ConfigurationError) -> Bool {
         try configure(.fromEnvironment())
     }
 
-    /// Configures this process, and registers the VFSs. The configuration is set
-    /// once; asking for the same again is fine.
-    /// - Returns: false where another configuration is in force; nothing has changed then.
+    /// Configures this process, and registers the VFSs.
+    ///
+    /// The configuration is set once; asking for the same again is fine, and so is configuring a process
+    /// in which nothing was configured. Nothing is opened or contacted before the first use.
+    ///
+    /// ```swift
+    /// var configuration = Configuration()
+    /// configuration.spoolingDirectory = "/var/spool/app"
+    /// configuration.targets = [.directory(.init(path: "/mnt/backup"))]
+    /// try Replication.configure(configuration)
+    /// ```
+    ///
+    /// - Parameter configuration: what is to be replicated where.
+    /// - Returns: `false` where another configuration is in force; nothing has changed then.
+    /// - Throws: where a target can't be set up: one left out in silence would be a missing backup.
     @discardableResult
     public static func configure(_ configuration: Configuration) throws(ConfigurationError) -> Bool {
         attach()
         return try Engine.install(configuration)
     }
 
-    /// Makes sure that everything committed to a database before the call is stored
-    /// on every target. Waits for the network: call it from a thread of your own, not from a Task.
+    // MARK: Flush
+
+    /// Makes sure that everything committed to a database before the call is stored on every target.
+    ///
     /// - Parameters:
     ///   - path: the database's file.
-    ///   - timeout: seconds.
-    /// - Throws: where anything is left that isn't stored on every target.
-    public static func flush(_ path: String, timeout: Double = 600) throws(FlushError) {
-        guard let replicator = Engine.current?.replicator else {
-            throw FlushError(path: path, reason: "replication is off: configure a spooling directory")
-        }
+    ///   - timeout: how long it may take.
+    /// - Throws: where anything is left that isn't stored on every target, with the reason. It stays
+    ///   spooled, and is tried again in the background.
+    public static func flush(_ path: String, timeout: Duration = .seconds(600)) async throws(FlushError) {
+        try await onThreadOfItsOwn("verneuil-flush") { () throws(FlushError) in try flushNow(path, timeout) }
+    }
+
+    /// ``flush(_:timeout:)`` for callers that aren't asynchronous: waits for the network on the calling thread.
+    ///
+    /// - Parameters:
+    ///   - path: the database's file.
+    ///   - timeout: how long it may take.
+    /// - Throws: where anything is left that isn't stored on every target, with the reason.
+    @available(*, noasync, message: "await flush instead")
+    public static func flushBlocking(_ path: String, timeout: Duration = .seconds(600)) throws(FlushError) {
+        try flushNow(path, timeout)
+    }
+
+    private static func flushNow(_ path: String, _ timeout: Duration) throws(FlushError) {
         let canonical = Files.canonical(path) ?? path
         let status: FileStatus?
         do throws(SystemError) { status = try Files.status(canonical) } catch {
-            throw FlushError(path: path, reason: "\(error)")
+            throw FlushError(path: path, cause: .noDatabase, reason: "\(error)")
         }
-        guard let status else { throw FlushError(path: path, reason: "there is no such file") }
-        let reason = replicator.flush(
-            SpoolDatabase(replicator.spool, path: canonical, device: status.device, inode: status.inode), timeout: timeout)
-        if let reason { throw FlushError(path: path, reason: reason) }
+        guard let status else { throw FlushError(path: path, cause: .noDatabase, reason: "there is no such file") }
+        let replicators = Engine.responsible(forPath: canonical, device: status.device, inode: status.inode)
+            .compactMap(\.replicator)
+        if replicators.isEmpty {
+            throw FlushError(path: path, cause: .off, reason: "replication is off: configure a spooling directory")
+        }
+        for replicator in replicators {
+            let database = SpoolDatabase(replicator.spool, path: canonical, device: status.device, inode: status.inode)
+            if let reason = replicator.flush(database, timeout: timeout.inSeconds) {
+                throw FlushError(path: path, cause: .notStored, reason: reason)
+            }
+        }
     }
+
+    // MARK: Restore
+
+    /// Writes a database as it was stored to a file: verified, synced, and under its name only when it is whole.
+    ///
+    /// ```swift
+    /// let source = try DatabaseSource("verneuil://db1.example.com/srv/app.db")
+    /// try await Replication.restore(source, to: "/srv/restored.db")
+    /// ```
+    ///
+    /// - Parameters:
+    ///   - source: which database, or which manifest of one.
+    ///   - path: the file to write. An interrupted restore leaves `path.partial`, which the next one goes on from.
+    ///   - options: what may be replaced, and who is told of the progress.
+    /// - Returns: where the bytes came from.
+    /// - Throws: where a chunk can't be had, isn't what its name promises, or the file can't be written; what
+    ///   stood at `path` is still there then.
+    @discardableResult
+    public static func restore(
+        _ source: DatabaseSource, to path: String, options: RestoreOptions = RestoreOptions()
+    ) async throws(ReplicaError) -> RestoreReport {
+        try await onThreadOfItsOwn("verneuil-restore") { () throws(ReplicaError) in
+            let report = try readingEngine().restore(source.reference).write(to: path, options: options.forCore)
+            return RestoreReport(report)
+        }
+    }
+
+    // MARK: Verify
+
+    /// Is what is stored good? Asks each configured store.
+    ///
+    /// - Parameters:
+    ///   - source: which database, or which manifest of one.
+    ///   - deep: fetch every chunk and check its fingerprint, instead of asking whether it is there.
+    ///   - file: the live database's path, with which the stored snapshot must agree.
+    /// - Returns: for each store, its `outcome` (`.good`, `.bad`, or `.unknown` where it can't be told), and `findings`
+    ///   with the object, what was expected and what was found.
+    /// - Throws: where there is no store to ask, or a manifest that isn't in the stores can't be had.
+    public static func verify(
+        _ source: DatabaseSource, deep: Bool = false, against file: String? = nil
+    ) async throws(ReplicaError) -> [Verification] {
+        try await onThreadOfItsOwn("verneuil-verify") { () throws(ReplicaError) in
+            let engine = try readingEngine()
+            if engine.stores.isEmpty { throw .refused("\(source): no store is configured to look into") }
+            var options = VerificationOptions()
+            options.deep = deep
+            options.against = file
+            var results: [Verification] = []
+            for store in engine.stores {
+                let verifier = Verifier(store)
+                switch source.reference {
+                case .stored(let database):
+                    results.append(verifier.verify(name: database.manifestName, options: options))
+                case .file, .url, .object:
+                    let manifest = try engine.manifest(source.reference)
+                    results.append(verifier.verify(manifest: manifest, named: source.description, options: options))
+                }
+            }
+            return results
+        }
+    }
+
+    /// Where replicas and restores read from: the process's configuration, or none at all.
+    static func readingEngine() throws(ReplicaError) -> Engine {
+        if let current = Engine.current { return current }
+        do throws(ConfigurationError) { return try Engine(Configuration()) } catch { throw .refused("\(error)") }
+    }
+
+    // MARK: SQLite
 
     /// The core calls SQLite through the table that extensions get. SQLite hands
     /// that out when a connection is opened, and to extensions alone; so, for a
@@ -72,7 +202,25 @@ public enum Replication {
 
 /// What keeps a flush from being true.
 public struct FlushError: Error, Sendable, CustomStringConvertible {
+    /// What kind of obstacle it is.
+    public enum Cause: Sendable, Hashable {
+        /// No spooling directory is configured.
+        case off
+        /// There is no such file, or it can't be looked at.
+        case noDatabase
+        /// Something is left that isn't stored on every target.
+        case notStored
+    }
+    /// The database, as the caller named it.
     public var path: String
+    /// What kind of obstacle it is.
+    public var cause: Cause
+    /// What happened, for people.
     public var reason: String
+    /// One line with the path and the reason.
     public var description: String { "\(path) is not stored: \(reason)" }
+}
+
+extension Duration {
+    var inSeconds: Double { Double(components.seconds) + Double(components.attoseconds) / 1e18 }
 }

@@ -4,14 +4,30 @@ import Testing
 /// The Swift library in a program of its own: the VFSs are the process's, so
 /// the other tests of this one must not see them.
 @Suite struct LibraryTests {
-    @Test func aSwiftProgramWritesFlushesAndReadsAReplica() throws {
+    @Test func aSwiftProgramWritesFlushesReadsAReplicaAndRestores() throws {
         let here = try Workspace()
         let program = try Program.run([Products.path("hello-replication"), here.path])
         #expect(
             program.text.split(separator: "\n") == [
-                "true true true", "42", "false", "\(here.path)/nothing.db is not stored: there is no such file",
+                "8192 bytes are stored",
+                "again: true true",
+                "another: false",
+                "known: true",
+                "refreshed: true 8192 1 verneuil-swift 0.1.0",
+                "changed: true true",
+                "replica: 42",
+                "restored: 8192 42",
+                "verified: [VerneuilVerify.Verification.Outcome.good] []",
+                "noDatabase \(here.path)/nothing.db is not stored: there is no such file",
+                "manifest \(try manifestName(here, "nothing.db")): directory \(here.path)/store: there is no such object",
+                "ftp://x/y: expected a file's path, or one of file://, http://, https://, s3:// and verneuil://",
+                "32 at once",
             ], "\(program)")
         #expect(program.status == 0, "\(program)")
         #expect(here.files("store/manifests").count == 1)
+    }
+
+    private func manifestName(_ here: Workspace, _ name: String) throws -> String {
+        try here.verneuilctl("manifest-name", here.file(name)).text
     }
 }

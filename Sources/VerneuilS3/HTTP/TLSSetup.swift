@@ -19,6 +19,7 @@ final class TLSSetup: Sendable {
             if context != nil { return }
             var configuration = TLSConfiguration.makeClientConfiguration()
             configuration.certificateVerification = .fullVerification
+            configuration.minimumTLSVersion = .tlsv12
             if let bundle {
                 // An unreadable file would leave the system's authorities in force.
                 do throws(SystemError) {

@@ -1,27 +1,18 @@
 import CSQLite
 import Verneuil
 
-// A whole program: hello-replication DIRECTORY
-
 let directory = CommandLine.arguments[1]
 var configuration = Configuration()
 configuration.spoolingDirectory = "\(directory)/spool"
 configuration.targets = [.directory(.init(path: "\(directory)/store"))]
-print(try Replication.configure(configuration), try Replication.configure(configuration), try Replication.configure())
-
+try Replication.configure(configuration)
 var db: OpaquePointer?
-sqlite3_open_v2("file:\(directory)/hello.db?vfs=verneuil", &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI, nil)
-sqlite3_exec(db, "CREATE TABLE t(x); INSERT INTO t VALUES (42)", nil, nil, nil)
-try Replication.flush("\(directory)/hello.db")
-sqlite3_close(db)
+sqlite3_open_v2("file:\(directory)/app.db?vfs=verneuil", &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI, nil)
+sqlite3_exec(db, "CREATE TABLE t(x)", nil, nil, nil)
+try await Replication.flush("\(directory)/app.db")
+let replica = try await Replica.open(DatabaseSource(path: "\(directory)/app.db"))
+print(replica.snapshot.length, "bytes are stored")
 
-sqlite3_open_v2("file:verneuil://\(directory)/hello.db?vfs=verneuil_snapshot", &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, nil)
-sqlite3_exec(db, "SELECT x FROM t", { _, _, values, _ in
-    print(values?.pointee.map { String(cString: $0) } ?? "nothing")
-    return 0
-}, nil, nil)
+// That is the whole of hello, world. The rest is what LibraryTests looks at.
+try await Examples(directory).run(db)
 sqlite3_close(db)
-
-configuration.makeDefault = true
-print(try Replication.configure(configuration))
-do { try Replication.flush("\(directory)/nothing.db") } catch { print(error) }

@@ -1,0 +1,44 @@
+import VerneuilReplica
+
+/// How a restore goes about its work.
+public struct RestoreOptions: Sendable {
+    /// Replace a database that is in use, or was not closed properly.
+    public var force = false
+    /// The path of an older copy of the database: chunks that are there are not fetched.
+    public var base: String?
+    /// Read back what was written, before the file takes its name.
+    public var verify = true
+    /// Called several times a second, with the bytes done and all bytes of the database; on the restore's thread.
+    public var progress: @Sendable (_ done: UInt64, _ total: UInt64) -> Void = { _, _ in }
+
+    /// Nothing is replaced that is in use, and everything is read back.
+    public init() {}
+
+    var forCore: Restore.Options {
+        var options = Restore.Options()
+        options.force = force
+        options.base = base
+        options.verify = verify
+        options.progress = { [progress] in progress($0.done, $0.total) }
+        return options
+    }
+}
+
+/// Where the bytes of a restored database came from.
+public struct RestoreReport: Sendable, Hashable {
+    /// Bytes of the database.
+    public var length: UInt64
+    /// Bytes from stores and caches.
+    public var fetched: UInt64
+    /// Bytes that ``RestoreOptions/base`` had.
+    public var fromBase: UInt64
+    /// Bytes that an interrupted restore had left.
+    public var resumed: UInt64
+
+    init(_ report: Restore.Report) {
+        length = report.length
+        fetched = report.fetched
+        fromBase = report.fromBase
+        resumed = report.resumed
+    }
+}

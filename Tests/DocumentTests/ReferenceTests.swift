@@ -1,0 +1,121 @@
+import Foundation
+import ProductSupport
+import Testing
+import VerneuilCore
+
+/// Lists in the documents are those of the sources.
+@Suite struct ReferenceTests {
+    @Test func theConfigurationReferenceHasTheDecodersKeys() throws {
+        // Every kind of target and policy once: keys are looked for where their object is.
+        let everything = """
+            {"replication_targets": [
+                {"s3": {"region": "r", "chunk_bucket": "c", "manifest_bucket": "m"}}, {"directory": {"path": "/d"}},
+                {"local": {"directory": "/l"}}, {"read_only": {"directory": "/o"}}],
+             "snapshot_loading_policy": {"partial": {}}, "replication_pacing": {}}
+            """
+        let asked = try Configuration.keys(askedBy: Array(everything.utf8))
+        #expect(asked.count > 25)
+        let reference = try Document("docs/CONFIGURATION.md").text
+        let documented = Set(reference.matches(of: #/(?m)^\| `([a-z0-9_.\[\]]+)` \|/#).map { String($0.output.1) })
+        // An object's own line stands for its key.
+        #expect(asked.subtracting(documented).sorted() == [], "not in docs/CONFIGURATION.md")
+        #expect(documented.subtracting(asked).subtracting(Self.parameters).sorted() == [], "unknown to the decoder")
+        #expect(Self.parameters.isSubset(of: documented))
+    }
+
+    /// Of a file name's query string.
+    static let parameters: Set = ["verneuil_spooling_dir", "verneuil_spooling_dir_permissions", "verneuil_target"]
+
+    @Test func thePromisesInTheReadmeNameTestsThatExist() throws {
+        let promises = try #require(try Document("README.md").text.firstMatch(of: #/(?s)## What is promised(.*?)\n## /#)).output.1
+        let rows = promises.matches(of: #/(?m)^\| (P[1-7]) \|.*\|(.*)\|$/#)
+        #expect(rows.map { String($0.output.1) } == ["P1", "P2", "P3", "P4", "P5", "P6", "P7"])
+        let tests = try Self.sources("Tests").joined(separator: "\n")
+        for row in rows {
+            let names = row.output.2.matches(of: #/`([^`]+)`/#).map { String($0.output.1) }.filter { !$0.hasPrefix("scripts/") }
+            #expect(!names.isEmpty, "\(row.output.1) names no test")
+            for name in names { #expect(tests.contains("func \(name)(") || tests.contains("func `\(name)`("), "\(name)") }
+        }
+    }
+
+    @Test func theWarningsInOperationsAreThoseOfTheSources() throws {
+        let operations = try #require(try Document("docs/OPERATIONS.md").text.firstMatch(of: #/(?s)## What the log says(.*?)\n## /#)).output.1
+        let messages = operations.matches(of: #/(?m)^\| `([^`]+)` \|/#).map { String($0.output.1) }
+        #expect(messages.count >= 8)
+        let sources = try Self.sources("Sources").joined(separator: "\n")
+        for message in messages { #expect(sources.contains(message), "\(message)") }
+    }
+
+    @Test func theWayOfAPageInTheDesignIsThatOfTheSources() throws {
+        let block = try #require(try Document("docs/DESIGN.md").blocks.first { $0.section == "The way of a page" })
+        var count = 0
+        for line in block.lines {
+            guard let step = line.firstMatch(of: #/ ([A-Za-z0-9]+/[A-Za-z0-9]+\.swift) +([A-Za-z0-9_]+)$/#) else { continue }
+            count += 1
+            let source = try String(contentsOfFile: "\(Products.package)/Sources/\(step.output.1)", encoding: .utf8)
+            #expect(source.contains("func \(step.output.2)("), "\(line)")
+        }
+        #expect(count >= 20)
+    }
+
+    @Test func linksBetweenDocumentsLeadSomewhere() throws {
+        for document in try Self.documents() {
+            let directory = URL(fileURLWithPath: "\(Products.package)/\(document)").deletingLastPathComponent()
+            for link in try Document(document).text.matches(of: #/\]\(([^)#:\s]+)(#[^)]*)?\)/#) {
+                let target = directory.appendingPathComponent(String(link.output.1)).path
+                #expect(FileManager.default.fileExists(atPath: target), "\(document): \(link.output.1)")
+            }
+        }
+    }
+
+    @Test func everyBlockOfSwiftInTheDocumentationIsCompiled() throws {
+        let compiled = try Self.sources("Tests/Support/hello-replication").joined(separator: "\n")
+            .components(separatedBy: "\n").map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
+        let articles = try FileManager.default.contentsOfDirectory(atPath: "\(Products.package)/Sources/Verneuil/Verneuil.docc")
+            .filter { $0.hasSuffix(".md") }.map { "Sources/Verneuil/Verneuil.docc/\($0)" }
+        let comments = try FileManager.default.contentsOfDirectory(atPath: "\(Products.package)/Sources/Verneuil")
+            .filter { $0.hasSuffix(".swift") }.map { "Sources/Verneuil/\($0)" }
+        var count = 0
+        for document in ["README.md"] + articles + comments {
+            let blocks = try document.hasSuffix(".swift") ? Self.commentBlocks(document) : Document(document).blocks.filter { $0.info == "swift" }.map(\.lines)
+            for block in blocks {
+                count += 1
+                let lines = block.map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
+                let isThere = compiled.indices.contains { compiled[$0...].starts(with: lines) }
+                #expect(isThere, "\(document): not in Tests/Support/hello-replication as it stands:\n\(block.joined(separator: "\n"))")
+            }
+        }
+        #expect(count >= 6)
+    }
+
+    // MARK: files
+
+    static func documents() throws -> [String] {
+        let root = try FileManager.default.contentsOfDirectory(atPath: Products.package)
+        let docs = try FileManager.default.contentsOfDirectory(atPath: "\(Products.package)/docs").map { "docs/\($0)" }
+        return (root + docs + ["Examples/GRDBReplication/README.md", "Benchmarks/README.md"]).filter { $0.hasSuffix(".md") }.sorted()
+    }
+
+    static func sources(_ directory: String) throws -> [String] {
+        let root = "\(Products.package)/\(directory)"
+        let names = FileManager.default.enumerator(atPath: root)?.compactMap { $0 as? String } ?? []
+        return try names.filter { $0.hasSuffix(".swift") }.map { try String(contentsOfFile: "\(root)/\($0)", encoding: .utf8) }
+    }
+
+    /// ```swift in documentation comments.
+    static func commentBlocks(_ file: String) throws -> [[String]] {
+        var blocks: [[String]] = []
+        var open: [String]?
+        for line in try String(contentsOfFile: "\(Products.package)/\(file)", encoding: .utf8).components(separatedBy: "\n") {
+            let trimmed = line.trimmingCharacters(in: .whitespaces)
+            guard trimmed.hasPrefix("///") else { continue }
+            let text = String(trimmed.dropFirst(3))
+            if let block = open {
+                if text.trimmingCharacters(in: .whitespaces) == "```" { blocks.append(block); open = nil } else { open = block + [text] }
+            } else if text.trimmingCharacters(in: .whitespaces) == "```swift" {
+                open = []
+            }
+        }
+        return blocks
+    }
+}

@@ -236,8 +236,8 @@ let package = Package(
         .testTarget(
             name: "VerneuilCoreTests",
             dependencies: [
-                "VerneuilCore", "VerneuilReplica", "VerneuilStore", "VerneuilSystem", "CVerneuil", "FormatTestSupport",
-                "ProductSupport", "TestServers",
+                "VerneuilCore", "VerneuilVFS", "VerneuilReplica", "VerneuilStore", "VerneuilSystem", "CVerneuil",
+                "FormatTestSupport", "ProductSupport", "TestServers",
             ],
             swiftSettings: swiftSettings, linkerSettings: zstd),
         // These run what was built: nothing of it is linked into the tests.

@@ -110,7 +110,9 @@ extension Configuration {
             }
             return target
         } catch {
-            throw ConfigurationError(source: error.source, key: error.key, reason: error.reason)
+            // A URL may have a password in it, which a message must not repeat.
+            let reason = error.key.hasSuffix(".endpoint") ? "expected a URL such as \"https://s3.example.com\", without a path" : error.reason
+            throw ConfigurationError(source: error.source, key: error.key, reason: reason)
         }
     }
 

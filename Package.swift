@@ -46,6 +46,9 @@ let package = Package(
         .executable(name: "verneuilctl", targets: ["verneuilctl"]),
         // For Benchmarks/.
         .library(name: "VerneuilFormat", targets: ["VerneuilFormat"]),
+        .library(
+            name: "VerneuilUploads",
+            targets: ["VerneuilReplication", "VerneuilSpool", "VerneuilS3", "VerneuilStore", "VerneuilSystem", "CVerneuil"]),
         .library(name: "VerneuilReplicas", targets: ["VerneuilVFS", "VerneuilReplica", "VerneuilStore", "CVerneuil"]),
     ],
     dependencies: [
@@ -168,7 +171,9 @@ let package = Package(
             name: "VerneuilStoreTests", dependencies: ["VerneuilStore", "VerneuilSystem", "CVerneuil"],
             swiftSettings: swiftSettings),
         .target(
-            name: "TestServers", dependencies: ["CVerneuil", "VerneuilSystem"], path: "Tests/Support/TestServers",
+            name: "TestServers",
+            dependencies: ["CVerneuil", "VerneuilSystem", .product(name: "Crypto", package: "swift-crypto")],
+            path: "Tests/Support/TestServers",
             swiftSettings: swiftSettings),
         .target(name: "CForkSupport", path: "Tests/Support/CForkSupport"),
         .executableTarget(
@@ -250,7 +255,10 @@ let package = Package(
             dependencies: ["Verneuil", "CSQLite", .product(name: "Logging", package: "swift-log")], path: "Tests/Support/hello-replication",
             swiftSettings: swiftSettings),
         .testTarget(
-            name: "VerneuilExtensionTests", dependencies: ["ProductSupport", "FormatTestSupport", "hello-replication"],
+            name: "VerneuilExtensionTests",
+            dependencies: [
+                "ProductSupport", "FormatTestSupport", "TestServers", "VerneuilFormat", "VerneuilSystem", "hello-replication",
+            ],
             swiftSettings: swiftSettings, linkerSettings: zstd),
         // What documents say: their programs are run, their lists compared with the sources.
         .testTarget(

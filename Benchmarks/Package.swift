@@ -5,7 +5,11 @@ import PackageDescription
 let package = Package(
     name: "verneuil-benchmarks",
     platforms: [.macOS(.v15)],
-    dependencies: [.package(name: "verneuil", path: "..")],
+    dependencies: [
+        .package(name: "verneuil", path: ".."),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+    ],
     targets: [
         .executableTarget(
             name: "fingerprint-bench",
@@ -23,6 +27,15 @@ let package = Package(
                 "CBenchmarkSQLite", "CPlainLoop",
                 .product(name: "VerneuilFormat", package: "verneuil"),
                 .product(name: "VerneuilReplicas", package: "verneuil"),
+            ],
+            swiftSettings: [.swiftLanguageMode(.v6)], linkerSettings: [.linkedLibrary("zstd")]),
+        .executableTarget(
+            name: "upload-bench",
+            dependencies: [
+                "CBenchmarkSQLite",
+                .product(name: "VerneuilUploads", package: "verneuil"),
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: [.swiftLanguageMode(.v6)], linkerSettings: [.linkedLibrary("zstd")]),
     ]

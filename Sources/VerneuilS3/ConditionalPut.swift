@@ -168,7 +168,10 @@ final class ConditionalPut: @unchecked Sendable {
             case .success(let answer) where answer.status == 200 && answer.body == body:
                 finish(.success(answer.tag))
             case .failure(let error) where error.kind != .tooLarge:
-                finish(.failure(error))
+                completion(.failure(error))
+            case .failure:
+                // Another body, and counted as a failure already.
+                completion(.failure(S3Store.error(for: refusal, with("if-match", ""), client)))
             default:
                 finish(.failure(S3Store.error(for: refusal, with("if-match", ""), client)))
             }
@@ -184,7 +187,8 @@ final class ConditionalPut: @unchecked Sendable {
     private func perform(_ request: S3Request, _ next: @escaping @Sendable (S3Answer) -> Void) {
         client.perform(request) { [self] result in
             switch result {
-            case .failure(let error): finish(.failure(error))
+            // Counted by the call.
+            case .failure(let error): completion(.failure(error))
             case .success(let answer):
                 if request.kind == .put && answer.mayHaveHappenedBefore { mayBeOurs = true }
                 next(answer)

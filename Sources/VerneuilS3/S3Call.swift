@@ -10,7 +10,9 @@ import VerneuilStore
 /// | a body damaged on its way (BadDigest, ...) | the same |
 /// | the clock is off (RequestTimeTooSkewed) | takes the server's, tries again at once |
 /// | credentials expired or unknown | gets new ones, and where they differ tries again at once |
-/// | the bucket is in another region (AWS) | goes there |
+/// | 400 or 403 to a HEAD, which has no body to say why | looks for each of these |
+/// | the bucket is elsewhere, or in another region | goes there, or signs for it |
+/// | Content-MD5 is refused | tries without it, and remembers if that helps |
 /// | no such bucket, and buckets may be made | makes it, tries again |
 /// | anything else | is the answer |
 final class S3Call {
@@ -25,6 +27,9 @@ final class S3Call {
     private var hasChangedCredentials = false
     private var hasCreatedBucket = false
     private var redirections = 0
+    /// Where a redirection that is not for good has sent us.
+    private var place: S3Place?
+    private var hasDroppedMD5 = false
 
     /// Longest pause before a try, in seconds, also where the server asks for more.
     private static let longestPause = 20.0
@@ -58,7 +63,8 @@ final class S3Call {
             client.status.count(request.counter)
             client.pacer(request.urgency).charge()
         }
-        client.pool.execute(client.wireRequest(request, held.credentials), resent: resent) { [self] result in
+        let wire = client.wireRequest(request, held.credentials, at: place, withoutMD5: hasDroppedMD5)
+        client.pool.execute(wire, resent: resent) { [self] result in
             switch result {
             case .success(let answer): judge(S3Answer(answer), held)
             case .failure(.untrusted(let reason)): fail(.invalid, reason)
@@ -85,17 +91,24 @@ final class S3Call {
                 if isNew { start() } else { finish(answer) }
             }
         case (301, _), (302, _), (307, _), (308, _), (400, "AuthorizationHeaderMalformed"):
-            if redirections < 2 && client.follow(answer, bucket: request.bucket) {
-                redirections += 1
-                start()
-            } else {
-                finish(answer)
+            if follow(answer) { start() } else { finish(answer) }
+        case (400...403, "") where request.method == .HEAD:
+            if follow(answer) { return start() }
+            if !hasSetClock && client.adoptClock(of: answer, tolerance: Self.clockTolerance) {
+                hasSetClock = true
+                return start()
             }
-        // HEAD has no body to say so.
-        case (400, "")
-        where request.method == .HEAD && redirections < 2 && client.follow(answer, bucket: request.bucket):
-            redirections += 1
+            if hasChangedCredentials { return finish(answer) }
+            hasChangedCredentials = true
+            client.credentials.replace(held) { [self] isNew in
+                if isNew { start() } else { finish(answer) }
+            }
+        case _ where !hasDroppedMD5 && mayRefuseMD5(answer):
+            hasDroppedMD5 = true
             start()
+        case (200..<300, "") where hasDroppedMD5:
+            client.noteThatMD5IsRefused()
+            finish(answer)
         case (404, "NoSuchBucket")
         where request.method == .PUT && request.kind != .createBucket && client.configuration.createBucketsOnDemand
             && !hasCreatedBucket:
@@ -115,6 +128,28 @@ final class S3Call {
 
     /// COPY starts its answer before it knows how it ends, and PUT has no body where it went well.
     private var mayHideError: Bool { request.kind == .touch || request.kind == .put }
+
+    private func follow(_ answer: S3Answer) -> Bool {
+        let current = place ?? client.place(of: request.bucket)
+        guard redirections < 2, let next = client.redirected(by: answer, from: current, bucket: request.bucket) else {
+            return false
+        }
+        redirections += 1
+        place = next
+        return true
+    }
+
+    /// Seconds that AWS's servers and their clients may differ: fifteen minutes, less what may come in addition.
+    private static let clockTolerance: Int64 = 600
+
+    /// Whether it may be for the header. A conditional PUT has others that a store may not know.
+    private func mayRefuseMD5(_ answer: S3Answer) -> Bool {
+        guard answer.status == 400 || answer.status == 501, let error = answer.error, error.code != "BadDigest",
+            request.headers.contains(where: { $0.name == "content-md5" })
+        else { return false }
+        if error.code == "InvalidDigest" || error.names("content-md5") { return true }
+        return answer.status == 501 && !request.isConditionalPut
+    }
 
     private static let codesOfCredentials: Set<String> = [
         "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "InvalidAccessKeyId",

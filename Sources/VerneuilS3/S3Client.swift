@@ -26,8 +26,9 @@ final class S3Client: @unchecked Sendable {
 
     /// Seconds to add to our clock, so that the server accepts the signature.
     private(set) var clockOffset: Int64 = 0
-    /// Where AWS has sent us, by bucket.
-    private var moved: [String: S3Endpoint] = [:]
+    /// Where the server has sent us for good, by bucket.
+    private var moved: [String: S3Place] = [:]
+    private let tls: TLSSetup
 
     init(
         _ configuration: S3Configuration, _ endpoint: S3Endpoint, provider: any CredentialProvider, tls: TLSSetup,
@@ -37,6 +38,7 @@ final class S3Client: @unchecked Sendable {
         self.loop = loop
         self.configuration = configuration
         self.endpoint = endpoint
+        self.tls = tls
         self.logger = logger
         self.storeName = storeName
         background = Pacer(configuration.pacing.background, loop: loop)
@@ -86,12 +88,24 @@ final class S3Client: @unchecked Sendable {
 
     // MARK: Requests on the wire
 
+    /// Where a bucket is, as far as is known.
+    func place(of bucket: String) -> S3Place {
+        moved[bucket]
+            ?? S3Place(endpoint: endpoint, asDomain: configuration.domainAddressing && !endpoint.origin.isAddress)
+    }
+
     /// Signs a request for now.
-    func wireRequest(_ request: S3Request, _ credentials: S3Credentials) -> HTTPRequest {
-        let endpoint = moved[request.bucket] ?? endpoint
+    /// - Parameters:
+    ///   - place: instead of where the bucket is known to be.
+    ///   - withoutMD5: leaves Content-MD5 out.
+    func wireRequest(
+        _ request: S3Request, _ credentials: S3Credentials, at place: S3Place? = nil, withoutMD5: Bool = false
+    ) -> HTTPRequest {
+        let place = place ?? self.place(of: request.bucket)
+        let endpoint = place.endpoint
         var origin = endpoint.origin
         var path = ""
-        if configuration.domainAddressing && !origin.isAddress {
+        if place.asDomain {
             origin.host = "\(request.bucket).\(origin.host)"
         } else {
             path = "/\(PercentEncoding.encode(request.bucket))"
@@ -104,6 +118,7 @@ final class S3Client: @unchecked Sendable {
 
         let time = CivilTime(epoch: wallClock().seconds + clockOffset)
         var headers = request.headers.map { (name: $0.name, value: $0.value) }
+        if withoutMD5 { headers.removeAll { $0.name == "content-md5" } }
         headers.append((name: "x-amz-content-sha256", value: request.bodyHash))
         headers.append((name: "x-amz-date", value: time.basic))
         if let token = credentials.sessionToken { headers.append((name: "x-amz-security-token", value: token)) }
@@ -143,10 +158,11 @@ final class S3Client: @unchecked Sendable {
     // MARK: What is learned of the server
 
     /// Adopts the server's clock. false where that changes nothing.
-    func adoptClock(of answer: S3Answer) -> Bool {
+    /// - Parameter tolerance: difference that isn't worth it, in seconds.
+    func adoptClock(of answer: S3Answer, tolerance: Int64 = 1) -> Bool {
         guard let date = answer.headers.first(name: "date").flatMap(CivilTime.init(httpDate:)) else { return false }
         let offset = date.epoch - wallClock().seconds
-        guard abs(offset - clockOffset) > 1 else { return false }
+        guard abs(offset - clockOffset) > tolerance else { return false }
         clockOffset = offset
         status.update { $0.clockOffset = offset }
         logger.warning(
@@ -155,17 +171,31 @@ final class S3Client: @unchecked Sendable {
         return true
     }
 
-    /// Follows AWS to the region that it names. false elsewhere, and where we are there already.
-    func follow(_ answer: S3Answer, bucket: String) -> Bool {
-        let current = moved[bucket] ?? endpoint
-        guard let region = answer.regionHint, region != current.region, let next = current.inRegion(region) else {
-            return false
+    /// Where a redirection, or a refusal that names a region, sends us. nil where that is nowhere new.
+    /// What is said to be for good is remembered.
+    func redirected(by answer: S3Answer, from current: S3Place, bucket: String) -> S3Place? {
+        guard let next = current.redirected(by: answer, bucket: bucket) else { return nil }
+        if next.endpoint.origin.isTLS {
+            // Reads the authorities' file on the event loop; once, and only from http to https.
+            do throws(HTTPFailure) { try tls.prepare() } catch { return nil }
         }
+        if answer.status == 302 || answer.status == 307 { return next }
         moved[bucket] = next
         logger.notice(
-            "a bucket is in another region than the configuration says",
-            metadata: ["store": "\(storeName)", "bucket": "\(bucket)", "region": "\(region)"])
-        return true
+            "a bucket is elsewhere than the configuration says",
+            metadata: [
+                "store": "\(storeName)", "bucket": "\(bucket)", "region": "\(next.endpoint.region)",
+                "endpoint": "\(next.endpoint.origin.url)",
+            ])
+        return next
+    }
+
+    func noteThatMD5IsRefused() {
+        if status.snapshot.refusesContentMD5 { return }
+        status.update { $0.refusesContentMD5 = true }
+        logger.notice(
+            "the store refuses Content-MD5; bodies are protected by the signed SHA-256 alone",
+            metadata: ["store": "\(storeName)"])
     }
 
     /// For the status.

@@ -37,6 +37,8 @@ public struct S3Status: Sendable, Hashable {
     public var credentialExpiration: Int64?
     /// Seconds that the server's clock is ahead of this machine's, as far as it mattered.
     public var clockOffset: Int64 = 0
+    /// Whether the store refuses Content-MD5: PUTs then go without it.
+    public var refusesContentMD5 = false
     /// What is known of the store's conditional PUTs.
     public var conditionalWrites = ConditionalWrites()
 

@@ -6,9 +6,10 @@
 /// | an AWS region, `eu-west-1` | `https://s3.eu-west-1.amazonaws.com` | it |
 /// | `name.domain`, `nyc3.example.com` | `https://example.com` | `nyc3` |
 /// | any other name, `storage` | `https://storage` | `storage` |
-struct S3Endpoint: Hashable, Sendable {
+package struct S3Endpoint: Hashable, Sendable {
     var origin: Origin
-    var region: String
+    package var region: String
+    package var url: String { origin.url }
     /// Where the regions of this provider are: "amazonaws.com". nil elsewhere:
     /// only AWS sends clients from region to region.
     var regionalDomain: String?
@@ -20,9 +21,9 @@ struct S3Endpoint: Hashable, Sendable {
     }
 
     /// A description of what is wrong with a setting.
-    struct Flaw: Error { var text: String }
+    package struct Flaw: Error { package var text: String }
 
-    init(region: String, endpoint: String?) throws(Flaw) {
+    package init(region: String, endpoint: String?) throws(Flaw) {
         let flaw = Flaw(
             text: "\"\(region)\" is neither an AWS region (such as \"us-east-1\") nor a host name: "
                 + "where the store is not AWS, set endpoint to its URL")
@@ -35,7 +36,7 @@ struct S3Endpoint: Hashable, Sendable {
             guard target == "/" else {
                 throw Flaw(text: "the endpoint must be without a path and a query, found \"\(endpoint)\"")
             }
-            guard region.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F && $0 != UInt8(ascii: "/") }) else { throw flaw }
+            guard region.isEmpty || Self.canBeSignedFor(region) else { throw flaw }
             self.init(
                 origin: origin, region: region.isEmpty ? "us-east-1" : region,
                 regionalDomain: Self.awsDomains.first { origin.host.hasSuffix(".\($0)") })
@@ -74,8 +75,20 @@ struct S3Endpoint: Hashable, Sendable {
             }
     }
 
+    /// Whether it can stand in a signature.
+    static func canBeSignedFor(_ region: String) -> Bool {
+        !region.isEmpty && region.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F && $0 != UInt8(ascii: "/") }
+    }
+
+    /// The region in "s3.eu-west-1.amazonaws.com" or, as older names have it, "s3-eu-west-1.amazonaws.com".
+    package static func region(ofAWSHost host: String) -> String? {
+        guard host.hasPrefix("s3"), let domain = awsDomains.first(where: { host.hasSuffix(".\($0)") }) else { return nil }
+        let region = host.dropFirst(3).dropLast(domain.utf8.count + 1)
+        return isAWSRegion(String(region)) ? String(region) : nil
+    }
+
     /// The same provider in another region, where it has several.
-    func inRegion(_ region: String) -> S3Endpoint? {
+    package func inRegion(_ region: String) -> S3Endpoint? {
         guard let regionalDomain, Self.isAWSRegion(region) else { return nil }
         var other = self
         other.region = region

@@ -96,7 +96,8 @@ struct S3Answer: Sendable {
             return nil
         }
         return S3ErrorText(
-            code: code, message: S3XML.text(of: "Message", in: inner) ?? "", region: S3XML.text(of: "Region", in: inner))
+            code: code, message: S3XML.text(of: "Message", in: inner) ?? "", region: S3XML.text(of: "Region", in: inner),
+            header: S3XML.text(of: "Header", in: inner))
     }
 
     /// The same as far as the headers know (Ceph and AWS give no body to HEAD).
@@ -107,4 +108,11 @@ struct S3ErrorText: Sendable, Hashable {
     var code: String
     var message: String
     var region: String?
+    /// The header that it is about.
+    var header: String?
+
+    /// Whether it is about that header, by its lower-case name.
+    func names(_ header: String) -> Bool {
+        self.header?.lowercased() == header || message.lowercased().contains(header)
+    }
 }

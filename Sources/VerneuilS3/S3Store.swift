@@ -100,7 +100,7 @@ public final class S3Store: ObjectStore {
         put.headers.append(.init(name: "content-type", value: Self.contentType))
         put.body = ByteBuffer(bytes: request.body)
         put.bodyHash = hexadecimal(SHA256.hash(data: request.body))
-        if configuration.contentMD5 {
+        if configuration.contentMD5 && clients.existing?.status.snapshot.refusesContentMD5 != true {
             let digest = Base64.encode(Array(Insecure.MD5.hash(data: request.body)))
             put.headers.append(.init(name: "content-md5", value: digest))
         }
@@ -290,9 +290,11 @@ public final class S3Store: ObjectStore {
         case (_, "RequestTimeTooSkewed"):
             return make(.denied, "this machine's clock is wrong")
         case (401, _), (403, _):
+            // S3 doesn't tell who may not list whether an object exists.
+            let list = request.kind == .get ? "; or there is no such object, and they may not list" : ""
             return make(
                 .denied,
-                "the credentials from \(source) need the permission \(request.permission) on bucket \"\(request.bucket)\"")
+                "the credentials from \(source) need the permission \(request.permission) on bucket \"\(request.bucket)\"\(list)")
         case (404, "NoSuchKey") where request.isConditionalPut:
             return make(.conditionFailed)
         case (404, let code) where code == "NoSuchBucket" || request.key == nil:

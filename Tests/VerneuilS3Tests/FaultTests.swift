@@ -92,7 +92,8 @@ import VerneuilSystem
             #expect(store.counters.retries == 0)
         default:
             #expect(error?.kind == .invalid)
-            #expect(store.counters.retries == 0)
+            // A PUT that is "not implemented" may be so for its Content-MD5: it is tried without.
+            #expect(store.counters.retries == (operation == .put && fault == "501" ? 1 : 0))
         }
     }
 

@@ -12,6 +12,10 @@ final class CredentialCache: @unchecked Sendable {
     struct Held {
         var credentials: S3Credentials
         var generation: Int
+        /// Until when they serve, by a clock that nobody sets; nil where they last.
+        var until: MonotonicTime?
+
+        var isValid: Bool { until.map { $0 > .now } ?? true }
     }
     struct Failure: Error {
         var reason: String
@@ -29,8 +33,8 @@ final class CredentialCache: @unchecked Sendable {
     private var failure: (reason: String, until: MonotonicTime)?
     private var isLooking = false
     private var waiting: [Completion] = []
-    /// When a server last made us look again.
-    private var lastDemand: MonotonicTime?
+    /// When a server last made us look again, and nothing new was found.
+    private var lastVainDemand: MonotonicTime?
 
     /// Credentials are renewed so long before they expire, in seconds, or after
     /// half of their time where that is later.
@@ -52,7 +56,7 @@ final class CredentialCache: @unchecked Sendable {
 
     func get(_ completion: @escaping Completion) {
         let now = MonotonicTime.now
-        if let held, isValid(held.credentials) {
+        if let held, held.isValid {
             if let renewal, renewal <= now { look() }
             return completion(.success(held))
         }
@@ -68,19 +72,16 @@ final class CredentialCache: @unchecked Sendable {
         if let held, held.generation != refused.generation {
             return completion(!held.credentials.hasSameSecrets(as: refused.credentials))
         }
-        let now = MonotonicTime.now
-        if !isLooking, let lastDemand, now.seconds(since: lastDemand) < 10 { return completion(false) }
-        lastDemand = now
-        waiting.append { result in
-            guard case .success(let held) = result else { return completion(false) }
-            completion(!held.credentials.hasSameSecrets(as: refused.credentials))
+        if !isLooking, let lastVainDemand, MonotonicTime.now.seconds(since: lastVainDemand) < 10 {
+            return completion(false)
+        }
+        waiting.append { [self] result in
+            var isNew = false
+            if case .success(let held) = result { isNew = !held.credentials.hasSameSecrets(as: refused.credentials) }
+            if !isNew { lastVainDemand = .now }
+            completion(isNew)
         }
         look()
-    }
-
-    private func isValid(_ credentials: S3Credentials) -> Bool {
-        guard let expiration = credentials.expiration else { return true }
-        return expiration > wallClock().seconds
     }
 
     private func look() {
@@ -105,23 +106,19 @@ final class CredentialCache: @unchecked Sendable {
         isLooking = false
         let now = MonotonicTime.now
         switch result {
-        case .success(let credentials) where isValid(credentials):
+        case .success(let credentials):
             if held?.credentials.source != credentials.source {
                 logger.info("credentials found", metadata: ["source": "\(credentials.source)"])
             }
             held = Held(credentials: credentials, generation: (held?.generation ?? 0) + 1)
             failure = nil
-            renewal = credentials.expiration.map { expiration in
-                let lifetime = Double(expiration - wallClock().seconds)
-                return now.advanced(seconds: max(lifetime - .random(in: Self.lead), lifetime * .random(in: 0.4...0.6)))
-            }
-        case .success(let credentials):
-            failed("the credentials from \(credentials.source) have expired already", now)
+            renewal = nil
+            if let expiration = credentials.expiration { limit(to: Double(expiration - wallClock().seconds), now) }
         case .failure(.absent(let reason)), .failure(.failed(let reason)):
             failed(reason, now)
         }
         let answer: Result<Held, Failure>
-        if let held, isValid(held.credentials) {
+        if let held, held.isValid {
             answer = .success(held)
         } else {
             answer = .failure(Failure(reason: failure?.reason ?? "no credentials"))
@@ -131,12 +128,26 @@ final class CredentialCache: @unchecked Sendable {
         for completion in waiting { completion(answer) }
     }
 
+    /// - Parameter lifetime: seconds that are left by this machine's clock.
+    private func limit(to lifetime: Double, _ now: MonotonicTime) {
+        guard lifetime > 0 else {
+            // Either their source is ill, or our clock is ahead. The server knows: it refuses them, or takes them.
+            held?.until = now.advanced(seconds: 2 * pause)
+            renewal = now.advanced(seconds: pause)
+            logger.warning(
+                "credentials have expired already by this machine's clock, and are tried all the same",
+                metadata: ["source": "\(held?.credentials.source ?? "")", "seconds": "\(Int(-lifetime))"])
+            return
+        }
+        held?.until = now.advanced(seconds: lifetime)
+        renewal = now.advanced(seconds: max(lifetime - .random(in: Self.lead), lifetime * .random(in: 0.4...0.6)))
+    }
+
     private func failed(_ reason: String, _ now: MonotonicTime) {
         failure = (reason, now.advanced(seconds: pause))
         // Where the old ones still serve, don't wait until they don't.
-        if let expiration = held?.credentials.expiration {
-            let left = Double(expiration - wallClock().seconds)
-            renewal = now.advanced(seconds: min(pause, max(1, left / 4)))
+        if let until = held?.until {
+            renewal = now.advanced(seconds: min(pause, max(1, until.seconds(since: now) / 4)))
         }
         logger.warning("no new credentials", metadata: ["reason": "\(reason)"])
     }

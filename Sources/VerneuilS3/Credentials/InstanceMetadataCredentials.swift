@@ -48,6 +48,11 @@ public struct InstanceMetadataCredentials: CredentialProvider {
                 forget()
                 continue
             }
+            if list.status == 401, token == nil {
+                throw .failed(
+                    "\(origin.url) wants version 2, but gave no session token: in a container, the instance's "
+                        + "HttpPutResponseHopLimit has to be 2")
+            }
             if list.status == 404 { throw .absent("this instance has no role") }
             guard list.status == 200, let role = list.text.split(whereSeparator: \.isNewline).first else {
                 throw .failed("\(origin.url)\(path) answered \(list.status)")

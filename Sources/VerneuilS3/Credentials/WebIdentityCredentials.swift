@@ -52,7 +52,8 @@ public struct WebIdentityCredentials: CredentialProvider {
             let expiration = S3XML.text(of: "Expiration", in: result).flatMap(CivilTime.init(iso8601:))
         else {
             let code = S3XML.text(of: "Code", in: reply.text) ?? "no code"
-            let message = S3XML.text(of: "Message", in: reply.text) ?? "no message"
+            // Some services repeat in it what they were given.
+            let message = (S3XML.text(of: "Message", in: reply.text) ?? "no message").replacing(token, with: "[the token]")
             throw .failed("\(role) can't be assumed: \(endpoint.origin.url) answered \(reply.status) \(code): \(message)")
         }
         return S3Credentials(
@@ -74,10 +75,12 @@ public struct WebIdentityCredentials: CredentialProvider {
             }
             return parsed
         }
-        guard let region, S3Endpoint.isAWSRegion(region) else {
-            return (Origin(isTLS: true, host: "sts.amazonaws.com"), "/")
-        }
-        let domain = region.hasPrefix("cn-") ? "amazonaws.com.cn" : "amazonaws.com"
-        return (Origin(isTLS: true, host: "sts.\(region).\(domain)"), "/")
+        return (Origin(isTLS: true, host: Self.host(ofSTSIn: region)), "/")
+    }
+
+    /// The region's own STS: the global one is a single point of failure, and slower.
+    package static func host(ofSTSIn region: String?) -> String {
+        guard let region, S3Endpoint.isAWSRegion(region) else { return "sts.amazonaws.com" }
+        return "sts.\(region).\(region.hasPrefix("cn-") ? "amazonaws.com.cn" : "amazonaws.com")"
     }
 }

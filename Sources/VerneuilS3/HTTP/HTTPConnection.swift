@@ -165,7 +165,15 @@ final class HTTPConnection: ChannelInboundHandler, @unchecked Sendable {
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        if case .handshakeCompleted? = event as? TLSUserEvent { opened(nil) }
+        if case .handshakeCompleted? = event as? TLSUserEvent {
+            if PeerName.isRight(for: origin, in: context.pipeline) {
+                opened(nil)
+            } else {
+                trouble = HTTPFailure.otherHost(origin)
+                opened(trouble)
+                context.close(promise: nil)
+            }
+        }
         context.fireUserInboundEventTriggered(event)
     }
 

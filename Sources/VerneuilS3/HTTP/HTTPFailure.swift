@@ -11,6 +11,10 @@ import Darwin
 #endif
 
 extension HTTPFailure {
+    static func otherHost(_ origin: Origin) -> HTTPFailure {
+        .untrusted("the certificate of \(origin.url) is not made out to the host \(origin.host)")
+    }
+
     /// What an error of the channel means to somebody who has to do something about it.
     static func explaining(_ error: any Error, _ origin: Origin) -> HTTPFailure {
         switch error {
@@ -27,7 +31,7 @@ extension HTTPFailure {
             return .interrupted("\(origin.url) did not answer in HTTP: \(error)")
         case let error as NIOSSLExtraError
         where error == .failedToValidateHostname || error == .serverHostnameImpossibleToMatch:
-            return .untrusted("the certificate of \(origin.url) is not made out to the host \(origin.host)")
+            return otherHost(origin)
         case NIOSSLError.unableToValidateCertificate, NIOSSLError.noCertificateToValidate:
             return .untrusted("\(origin.url) has no certificate that could be checked")
         case NIOSSLError.uncleanShutdown:

@@ -37,7 +37,7 @@ func run() throws -> Int32 {
     guard arguments.count == 7, let children = Int(arguments[5]), let objects = Int(arguments[6]) else { return 2 }
     let configuration = S3Configuration(
         region: "us-east-1", endpoint: arguments[1], chunkBucket: arguments[4], manifestBucket: arguments[4],
-        createBucketsOnDemand: true)
+        domainAddressing: false, createBucketsOnDemand: true)
     let store = try S3Store(
         configuration, credentials: StaticCredentials(accessKeyID: arguments[2], secretAccessKey: arguments[3]))
     try store.prepare()
@@ -85,4 +85,9 @@ func run() throws -> Int32 {
     return failures == 0 ? 0 : 1
 }
 
-exit(try run())
+do {
+    exit(try run())
+} catch {
+    print(error)
+    exit(1)
+}

@@ -46,6 +46,32 @@ public enum LoopbackHTTP {
         throw Failure()
     }
 
+    /// A listening socket on a port that the kernel chooses.
+    static func listen() throws -> (fd: Int32, port: Int) {
+        let fd = socket(AF_INET, stream, 0)
+        guard fd >= 0 else { throw Failure() }
+        var address = sockaddr_in()
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let isListening =
+            withAddress(0) { bind(fd, $0, $1) } == 0 && listenOn(fd, 1024) == 0
+            && withUnsafeMutablePointer(to: &address) {
+                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(fd, $0, &length) }
+            } == 0
+        if isListening { return (fd, Int(UInt16(bigEndian: address.sin_port))) }
+        _ = vrn_close(fd)
+        throw Failure()
+    }
+
+    private static func listenOn(_ fd: Int32, _ backlog: Int32) -> Int32 {
+        #if canImport(Glibc)
+        return Glibc.listen(fd, backlog)
+        #elseif canImport(Musl)
+        return Musl.listen(fd, backlog)
+        #else
+        return Darwin.listen(fd, backlog)
+        #endif
+    }
+
     static func canListen(on port: Int) -> Bool {
         let fd = socket(AF_INET, stream, 0)
         guard fd >= 0 else { return false }

@@ -1,10 +1,33 @@
 import VerneuilSystem
 
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
 /// A real S3 server on the loopback (Tests/Servers/README.md says which, and
 /// what each of them is good for).
 public final class S3Server: Sendable {
     public enum Kind: String, Sendable, CaseIterable {
         case rclone, ceph, ministack, moto, swift
+
+        /// Whether it refuses what is signed with a wrong secret, as it is started here.
+        public var checksSignatures: Bool { self != .moto && self != .ministack }
+        /// Whether If-Match and If-None-Match on PUT hold.
+        public var keepsConditions: Bool { self == .ceph || self == .ministack }
+        /// Whether keys are taken as they are, up to 1,024 bytes. (rclone stores them as files.)
+        public var takesAnyKey: Bool { self != .rclone }
+        /// Whether a copy onto itself makes an object young. (rclone does nothing.)
+        public var renewsAge: Bool { self != .rclone }
+    }
+
+    /// The kinds to test with: `usual`, or those that VERNEUIL_TEST_SERVERS names, separated by commas.
+    public static func underTest(_ usual: [Kind]) -> [Kind] {
+        guard let names = getenv("VERNEUIL_TEST_SERVERS").map({ String(cString: $0) }), !names.isEmpty else { return usual }
+        return names.split(separator: ",").compactMap { Kind(rawValue: String($0)) }
     }
 
     public let kind: Kind

@@ -248,7 +248,7 @@ let package = Package(
         // These run what was built: nothing of it is linked into the tests.
         .target(name: "ProductSupport", path: "Tests/Support/ProductSupport", swiftSettings: swiftSettings),
         .testTarget(
-            name: "VerneuilctlTests", dependencies: ["ProductSupport", "FormatTestSupport", "verneuilctl"],
+            name: "VerneuilctlTests", dependencies: ["ProductSupport", "FormatTestSupport", "TestServers", "verneuilctl"],
             swiftSettings: swiftSettings, linkerSettings: zstd),
         .executableTarget(
             name: "hello-replication",

@@ -154,7 +154,7 @@ final class CopyEngine: @unchecked Sendable {
     }
 
     /// Finds what no commit of this process told: other processes' leftovers, databases that lag, and those that are gone.
-    private func scan() {
+    func scan() {
         guard let databases = try? replicator.spool.databases() else { return }
         replicator.spool.sweep()
         let now = wallClock()

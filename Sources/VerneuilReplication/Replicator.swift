@@ -199,6 +199,11 @@ public final class Replicator: @unchecked Sendable {
         return { index, fingerprint in lists.allSatisfy { index < $0.count && $0[index] == fingerprint } }
     }
 
+    // MARK: - For others' databases
+
+    /// Has everything uploaded, in the background, that any process has spooled by now. Doesn't wait for it.
+    public func scanNow() { copyEngine.scan() }
+
     // MARK: - Synchronous
 
     /// Makes sure that everything committed to the database before the call is stored on every target.

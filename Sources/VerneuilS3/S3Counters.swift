@@ -7,8 +7,10 @@ public struct S3Counters: Sendable, Hashable {
     public var puts = 0
     public var touches = 0
     public var lists = 0
-    /// HEAD of objects and buckets.
+    /// HEAD of objects and buckets, and questions about buckets.
     public var heads = 0
+    /// Replication deletes nothing; tools remove what they put for a trial.
+    public var deletes = 0
     public var bucketCreations = 0
     /// Bytes of bodies.
     public var bytesSent = 0
@@ -25,7 +27,7 @@ public struct S3Counters: Sendable, Hashable {
 
     public init() {}
 
-    public var requests: Int { gets + puts + touches + lists + heads + bucketCreations }
+    public var requests: Int { gets + puts + touches + lists + heads + bucketCreations + deletes }
 }
 
 /// The state of a store, for status reports. Holds no secrets.

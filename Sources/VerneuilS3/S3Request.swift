@@ -6,7 +6,7 @@ import VerneuilStore
 struct S3Request: Sendable {
     /// What is counted; the kinds also differ in what they ask of the credentials.
     enum Kind: Sendable {
-        case get, put, touch, list, head, headBucket, createBucket
+        case get, put, touch, list, head, headBucket, createBucket, delete, bucketVersioning, bucketLifecycle
     }
     struct Pair: Sendable, Hashable {
         var name: String
@@ -31,9 +31,10 @@ struct S3Request: Sendable {
 
     var method: HTTPMethod {
         switch kind {
-        case .get, .list: return .GET
+        case .get, .list, .bucketVersioning, .bucketLifecycle: return .GET
         case .put, .touch, .createBucket: return .PUT
         case .head, .headBucket: return .HEAD
+        case .delete: return .DELETE
         }
     }
 
@@ -43,8 +44,9 @@ struct S3Request: Sendable {
         case .put: return \.puts
         case .touch: return \.touches
         case .list: return \.lists
-        case .head, .headBucket: return \.heads
+        case .head, .headBucket, .bucketVersioning, .bucketLifecycle: return \.heads
         case .createBucket: return \.bucketCreations
+        case .delete: return \.deletes
         }
     }
 
@@ -56,6 +58,9 @@ struct S3Request: Sendable {
         case .touch: return "s3:GetObject and s3:PutObject"
         case .list, .headBucket: return "s3:ListBucket"
         case .createBucket: return "s3:CreateBucket"
+        case .delete: return "s3:DeleteObject"
+        case .bucketVersioning: return "s3:GetBucketVersioning"
+        case .bucketLifecycle: return "s3:GetLifecycleConfiguration"
         }
     }
 

@@ -9,7 +9,11 @@ struct FlushCommand: Tool {
         discussion: """
             Succeeds when everything that was committed before is stored on every target. Databases may be in use meanwhile.
 
+            With --watch it goes on until it is told to stop (SIGTERM, SIGINT), as a service for applications that \
+            only run for a moment; it then uploads what is left, for at most --stop-timeout seconds.
+
               verneuilctl --config /etc/verneuil.json flush /var/spool/verneuil
+              verneuilctl --config /etc/verneuil.json flush --watch /var/spool/verneuil
             """)
 
     @ParentCommand var root: Verneuilctl
@@ -18,12 +22,33 @@ struct FlushCommand: Tool {
     @Argument(help: ArgumentHelp("As replication_spooling_dir of the programs that write.", valueName: "spooling-dir"))
     var spoolingDirectory: String
 
+    @Flag(help: "Keep the directory uploaded, until SIGTERM or SIGINT.")
+    var watch = false
+
+    @Option(help: ArgumentHelp("With --watch: seconds between two looks at the directory.", valueName: "seconds"))
+    var interval = 1.0
+
+    @Option(help: ArgumentHelp("With --watch: seconds that the last upload may take.", valueName: "seconds"))
+    var stopTimeout = 20.0
+
+    func validate() throws {
+        guard interval >= 0.05, interval <= 3600 else { throw ValidationError("--interval is 0.05 to 3600 seconds.") }
+        guard stopTimeout >= 0, stopTimeout <= 86_400 else { throw ValidationError("--stop-timeout is 0 to 86400 seconds.") }
+    }
+
     func perform(_ context: Context) throws {
         var configuration = try context.configurationWithStores()
-        if try Files.status(spoolingDirectory)?.isDirectory != true {
+        let status = try Files.status(spoolingDirectory)
+        // A service may be there before the first program that writes.
+        if status?.isDirectory != true, status != nil || !watch {
             throw Failure("\(spoolingDirectory) is no directory: give the replication_spooling_dir of the programs that write")
         }
         try configuration.setSpoolingDirectory(spoolingDirectory)
+        if watch {
+            let watcher = SpoolWatcher(interval: interval, stopTimeout: stopTimeout)
+            guard let replicator = try Engine(configuration).replicator else { return }
+            return try watcher.run(replicator)
+        }
         guard let replicator = try Engine(configuration).replicator else { return }
         let failed = replicator.flushAll()
         guard failed.isEmpty else {

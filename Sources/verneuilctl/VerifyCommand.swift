@@ -16,7 +16,7 @@ struct VerifyCommand: Tool {
 
               verneuilctl verify --source-path /srv/app/app.db
               verneuilctl verify --all --deep
-              verneuilctl verify --source-path /srv/app/app.db --against /srv/app/app.db --integrity-check
+              verneuilctl verify --source-path app.db --against app.db --integrity-check
             """)
 
     @ParentCommand var root: Verneuilctl

@@ -17,6 +17,7 @@ struct Verneuilctl: ParsableCommand {
         subcommands: [
             RestoreCommand.self, ManifestCommand.self, ManifestNameCommand.self, FlushCommand.self, SyncCommand.self,
             ShellCommand.self, VerifyCommand.self,
+            DoctorCommand.self, ManualCommand.self,
         ])
 
     @OptionGroup var global: GlobalOptions

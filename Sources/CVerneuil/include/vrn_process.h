@@ -4,7 +4,13 @@
 #define VRN_PROCESS_H
 #include "vrn_system.h"
 #include <poll.h>
+#include <signal.h>
 #include <spawn.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
 
 extern char **environ;
 
@@ -66,6 +72,59 @@ static inline pid_t vrn_waitpid(pid_t pid, int *status) {
     r = waitpid(pid, status, 0);
   } while (r < 0 && errno == EINTR);
   return r < 0 ? -errno : r;
+}
+
+/// A signal of the set, which must be blocked, or -errno: -EAGAIN where none came in that time.
+static inline int vrn_sigtimedwait(const sigset_t *set, const struct timespec *time) {
+#ifdef __linux__
+  int r = sigtimedwait(set, 0, time);
+  return r < 0 ? -errno : r;
+#else
+  sigset_t pending;
+  nanosleep(time, 0);
+  for (int s = 1; s < NSIG && sigpending(&pending) == 0; s++)
+    if (sigismember(&pending, s) == 1 && sigismember(set, s) == 1)
+      return s;
+  return -EAGAIN;
+#endif
+}
+
+/// One datagram to a Unix socket; a path that begins with '@' is in Linux's abstract name space. 0 or -errno.
+static inline int vrn_send_datagram(const void *path, size_t n, const void *bytes, size_t count) {
+  struct sockaddr_un to;
+  memset(&to, 0, sizeof to);
+  to.sun_family = AF_UNIX;
+  if (n == 0 || n >= sizeof to.sun_path)
+    return -ENAMETOOLONG;
+  memcpy(to.sun_path, path, n);
+  if (to.sun_path[0] == '@')
+    to.sun_path[0] = 0;
+  int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+  if (fd < 0)
+    return -errno;
+  fcntl(fd, F_SETFD, FD_CLOEXEC);
+  ssize_t r = sendto(fd, bytes, count, 0, (struct sockaddr *)&to, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n));
+  int code = r < 0 ? -errno : 0;
+  close(fd);
+  return code;
+}
+
+/// A directory's file system: its magic number (statfs(2)) where the system has those, and the bytes that this user may fill. 0 or -errno.
+static inline int vrn_file_system(const char *path, uint64_t *magic, int64_t *free_bytes) {
+#ifdef __linux__
+  struct statfs s;
+  if (statfs(path, &s) < 0)
+    return -errno;
+  *magic = (uint64_t)s.f_type & 0xFFFFFFFF;
+  *free_bytes = (int64_t)s.f_bavail * (int64_t)s.f_bsize;
+#else
+  struct statvfs s;
+  if (statvfs(path, &s) < 0)
+    return -errno;
+  *magic = 0;
+  *free_bytes = (int64_t)s.f_bavail * (int64_t)s.f_frsize;
+#endif
+  return 0;
 }
 
 #endif

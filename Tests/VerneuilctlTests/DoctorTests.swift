@@ -1,0 +1,243 @@
+import Foundation
+import ProductSupport
+import TestServers
+import Testing
+
+/// `verneuilctl doctor` with things broken one by one.
+@Suite struct DoctorTests {
+    let here: Workspace
+    init() throws { here = try Workspace() }
+
+    struct Check: Decodable {
+        var subject: String
+        var check: String
+        var outcome: String
+        var found: String
+        var advice: String?
+        var text: String { "\(subject): \(check): \(found): \(advice ?? "")" }
+    }
+    struct Answer: Decodable {
+        var outcome: String
+        var checks: [Check]
+        var problems: [Check] { checks.filter { $0.outcome == "problem" } }
+    }
+
+    private func examine(
+        _ config: String, _ databases: String..., environment: [String: String] = [:]
+    ) throws -> Answer {
+        let program = try Program.run(
+            [Products.verneuilctl(), "--log", "critical", "doctor", "--json"] + databases,
+            environment: environment.merging(["VERNEUIL_CONFIG": config]) { $1 }, directory: here.path)
+        let answer = try JSONDecoder().decode(Answer.self, from: Data(program.output))
+        #expect(program.status == (answer.problems.isEmpty ? 0 : 1), "\(program)")
+        #expect((answer.outcome == "problem") == !answer.problems.isEmpty)
+        // Whoever is told of a problem is told what to do.
+        #expect(answer.problems.allSatisfy { $0.advice != nil })
+        return answer
+    }
+
+    /// Exactly one problem, which says all of this.
+    private func expectProblem(
+        _ answer: Answer, _ words: String..., sourceLocation: SourceLocation = #_sourceLocation
+    ) {
+        let found = answer.problems.map(\.text)
+        #expect(found.count == 1, "\(found)", sourceLocation: sourceLocation)
+        for word in words {
+            #expect(found.first?.contains(word) == true, "\"\(word)\" in \(found)", sourceLocation: sourceLocation)
+        }
+    }
+
+    // MARK: Directories and files
+
+    @Test func aSetUpThatWorksHasNoProblem() throws {
+        #expect(try here.sqlite("app.db", "CREATE TABLE t(x)").status == 0)
+        let fresh = try examine(here.configuration(spool: true), "app.db")
+        #expect(fresh.problems.isEmpty, "\(fresh.problems)")
+        #expect(fresh.checks.contains { $0.check == "existence" && $0.found.contains("made with the first commit") })
+        // And looking makes nothing.
+        #expect(!here.exists("spool") && !here.exists("store"))
+
+        #expect(try here.extended("file:app.db?vfs=verneuil", "INSERT INTO t VALUES (1)", "PRAGMA verneuil_flush_replication_data").status == 0)
+        let used = try examine(here.configuration(spool: true), "app.db")
+        #expect(used.outcome == "ok", "\(used)")
+        for check in ["boot id", "file system", "extended attributes", "chunks: write, read, remove", "journal mode", "permissions"] {
+            #expect(used.checks.contains { $0.check == check && $0.outcome == "ok" }, "\(check)")
+        }
+        #expect(here.files("store").allSatisfy { !$0.contains("doctor") }, "the trial's objects are gone")
+        let text = try here.verneuilctl("doctor", config: here.configuration(spool: true))
+        #expect(text.status == 0 && text.text.hasSuffix("No problem found."), "\(text)")
+    }
+
+    @Test func configurationsThatMeanSomethingElse() throws {
+        expectProblem(
+            try examine(here.configuration().replacing("{\"replication_targets", with: "{\"make_defualt\": true, \"replication_targets")),
+            "did you mean \"make_default\"")
+        expectProblem(try examine("{\"replication_spooling_dir\": \"\(here.file("spool"))\"}"), "nothing will be uploaded")
+        expectProblem(try examine("{}"), "no \"s3\" and no \"directory\"")
+    }
+
+    @Test func directoriesThatCantBeUsed() throws {
+        try here.write([1], to: "file")
+        expectProblem(try examine(here.configuration(store: "file")), "is no directory", "directory \(here.file("file"))")
+        let spool = here.configuration(spool: true)
+        expectProblem(
+            try examine(spool.replacing(here.file("spool"), with: here.file("file"))), "is no directory", "spooling directory")
+        expectProblem(
+            try examine(spool.replacing(here.file("spool"), with: "/dev/null/nowhere")), "can't make it in /dev/null", "spooling directory")
+        expectProblem(
+            try examine(spool.replacing("{\"replication_spooling", with: "{\"tempdir\": \"\(here.file("gone"))\", \"replication_spooling")),
+            "temporary directory", "no such directory")
+        try FileManager.default.createDirectory(atPath: here.file("spool"), withIntermediateDirectories: false)
+        #expect(chmod(here.file("spool"), 0o755) == 0)
+        expectProblem(try examine(spool), "0755", "chmod 0700")
+        #expect(chmod(here.file("spool"), 0o700) == 0)
+        #expect(try examine(spool).problems.isEmpty)
+        try here.write([1], to: "store/chunks")
+        expectProblem(try examine(spool), "chunks", "is no directory")
+    }
+
+    @Test func databasesThatCantBeReplicated() throws {
+        #expect(try here.sqlite("wal.db", "PRAGMA journal_mode=WAL", "CREATE TABLE t(x)").status == 0)
+        expectProblem(try examine(here.configuration(), "wal.db"), "WAL", "PRAGMA journal_mode=DELETE")
+        expectProblem(try examine(here.configuration(), "nothing.db"), "no such file")
+        try here.write(Array("no database".utf8), to: "text.db")
+        expectProblem(try examine(here.configuration(), "text.db"), "no SQLite database")
+    }
+
+    // MARK: S3
+
+    private static let key = ["AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "testsecret"]
+
+    private func configuration(_ endpoint: String, chunks: String, manifests: String, creates: Bool = false) -> String {
+        """
+        {"replication_targets": [{"s3": {"region": "us-east-1", "endpoint": "\(endpoint)", "chunk_bucket": "\(chunks)",
+          "manifest_bucket": "\(manifests)", "domain_addressing": false, "create_buckets_on_demand": \(creates)}}]}
+        """
+    }
+
+    /// Buckets that exist, as flush makes them.
+    private func makeBuckets(_ endpoint: String, _ chunks: String, _ manifests: String) throws {
+        #expect(try here.sqlite("seed.db", "CREATE TABLE t(x)").status == 0)
+        let made = try here.verneuilctl(
+            "sync", "seed.db", config: configuration(endpoint, chunks: chunks, manifests: manifests, creates: true),
+            environment: Self.key)
+        try #require(made.status == 0, "\(made)")
+    }
+
+    @Test func permissionsAreNamedOneByOne() throws {
+        let server = try S3Server.rclone()
+        let (chunks, manifests) = (S3Server.uniqueBucket("c"), S3Server.uniqueBucket("m"))
+        try makeBuckets(server.endpoint, chunks, manifests)
+        let proxy = try FaultProxy(to: server)
+        let config = configuration(proxy.endpoint, chunks: chunks, manifests: manifests)
+
+        let fine = try examine(config, environment: Self.key)
+        #expect(fine.problems.isEmpty, "\(fine.problems)")
+        #expect(fine.checks.contains { $0.check == "credentials" && $0.found.contains("the environment") })
+        #expect(fine.checks.contains { $0.check == "clock" && $0.outcome == "ok" })
+
+        for (bucket, request, skip, action) in [
+            (chunks, "GET /\(chunks)[/]?\\\\?.*list-type", 0, "s3:ListBucket"),
+            (manifests, "GET /\(manifests)[/]?\\\\?.*list-type", 0, "s3:ListBucket"),
+            (chunks, "PUT /\(chunks)/verneuil-doctor", 0, "s3:PutObject"),
+            (manifests, "PUT /\(manifests)/verneuil-doctor", 0, "s3:PutObject"),
+            (chunks, "GET /\(chunks)/verneuil-doctor", 0, "s3:GetObject"),
+            (manifests, "GET /\(manifests)/verneuil-doctor", 0, "s3:GetObject"),
+            // The second PUT is the COPY onto itself.
+            (chunks, "PUT /\(chunks)/verneuil-doctor", 1, "s3:GetObject and s3:PutObject"),
+        ] {
+            try proxy.set([.init("403", match: request, skip: skip)])
+            expectProblem(try examine(config, environment: Self.key), "bucket \"\(bucket)\"", "Allow \(action) ")
+        }
+        // What replication doesn't need is no problem.
+        try proxy.set([.init("403", match: "DELETE ")])
+        let kept = try examine(config, environment: Self.key)
+        #expect(kept.problems.isEmpty && kept.checks.contains { $0.found.contains("verneuil-doctor stays there") }, "\(kept.problems)")
+    }
+
+    @Test func credentialsServersAndBuckets() throws {
+        let server = try S3Server.rclone()
+        let (chunks, manifests) = (S3Server.uniqueBucket("c"), S3Server.uniqueBucket("m"))
+        let config = configuration(server.endpoint, chunks: chunks, manifests: manifests)
+        let absent = try examine(config, environment: Self.key)
+        #expect(absent.problems.count == 2 && absent.problems.allSatisfy { $0.advice?.contains("create_buckets_on_demand") == true }, "\(absent)")
+        let onDemand = try examine(
+            configuration(server.endpoint, chunks: chunks, manifests: manifests, creates: true), environment: Self.key)
+        #expect(onDemand.problems.isEmpty, "\(onDemand.problems)")
+        #expect(onDemand.checks.contains { $0.found.contains("s3:CreateBucket") })
+
+        try makeBuckets(server.endpoint, chunks, manifests)
+        #expect(try examine(config, environment: Self.key).problems.isEmpty)
+        expectProblem(try examine(config), "credentials", "AWS_ACCESS_KEY_ID")
+        expectProblem(
+            try examine(config, environment: ["AWS_ACCESS_KEY_ID": "testkey"]), "credentials", "AWS_SECRET_ACCESS_KEY is not")
+        let wrong = try examine(config, environment: ["AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "wrong"])
+        #expect(!wrong.problems.isEmpty && wrong.problems[0].text.contains("the environment"), "\(wrong)")
+        expectProblem(
+            try examine(configuration("http://127.0.0.1:1", chunks: chunks, manifests: manifests), environment: Self.key),
+            "connection", "127.0.0.1:1")
+    }
+
+    /// A real gateway's retention and versioning.
+    @Test func retentionIsJudgedByThePatrolsAge() throws {
+        let server = try S3Server.ceph()
+        let (chunks, manifests) = (S3Server.uniqueBucket("c"), S3Server.uniqueBucket("m"))
+        try makeBuckets(server.endpoint, chunks, manifests)
+        let config = configuration(server.endpoint, chunks: chunks, manifests: manifests)
+        func put(_ bucket: String, _ what: String, _ xml: String) throws {
+            let program = try Program.run(
+                ["python3", "\(SupervisedProcess.scripts)/s3put.py", "\(server.endpoint)/\(bucket)?\(what)"],
+                environment: ["S3_KEY": server.accessKey, "S3_SECRET": server.secretKey], input: Array(xml.utf8))
+            try #require(program.status == 0, "\(program)")
+        }
+        func rule(_ content: String) -> String {
+            "<LifecycleConfiguration><Rule><ID>old</ID><Filter><Prefix></Prefix></Filter><Status>Enabled</Status>\(content)</Rule></LifecycleConfiguration>"
+        }
+        let plain = try examine(config, environment: Self.key)
+        #expect(plain.outcome == "ok", "\(plain)")
+        #expect(plain.checks.contains { $0.found == "If-None-Match is honoured" })
+        #expect(plain.checks.contains { $0.found == "none deletes anything" })
+
+        try put(chunks, "lifecycle", rule("<Expiration><Days>3</Days></Expiration>"))
+        expectProblem(try examine(config, environment: Self.key), "rule \"old\" deletes chunks after 3 days", "7 days or more")
+        try put(chunks, "lifecycle", rule("<Expiration><Days>30</Days></Expiration>"))
+        #expect(try examine(config, environment: Self.key).problems.isEmpty)
+        try put(manifests, "versioning", "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>")
+        expectProblem(try examine(config, environment: Self.key), "bucket \"\(manifests)\": versioning", "NoncurrentVersionExpiration")
+        try put(manifests, "lifecycle", rule("<NoncurrentVersionExpiration><NoncurrentDays>2</NoncurrentDays></NoncurrentVersionExpiration>"))
+        #expect(try examine(config, environment: Self.key).problems.isEmpty)
+        try put(manifests, "lifecycle", rule("<Expiration><Days>90</Days></Expiration><NoncurrentVersionExpiration><NoncurrentDays>2</NoncurrentDays></NoncurrentVersionExpiration>"))
+        expectProblem(try examine(config, environment: Self.key), "deletes manifests after 90 days")
+    }
+
+    @Test func aClockThatIsOff() throws {
+        let server = Process()
+        server.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        server.arguments = [
+            "python3", "-c",
+            """
+            import http.server, time, threading, os
+            class Handler(http.server.BaseHTTPRequestHandler):
+                def date_time_string(self, timestamp=None): return super().date_time_string(time.time() - 7200)
+                def answer(self):
+                    self.rfile.read(int(self.headers.get("content-length", 0)))
+                    self.send_response(404 if self.command == "GET" else 200); self.send_header("content-length", "0"); self.end_headers()
+                do_HEAD = do_GET = do_PUT = do_DELETE = answer
+                def log_message(self, *a): pass
+            s = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+            threading.Timer(120, os._exit, (1,)).start()
+            print(s.server_port, flush=True)
+            s.serve_forever()
+            """,
+        ]
+        let pipe = Pipe()
+        server.standardOutput = pipe
+        try server.run()
+        defer { server.terminate() }
+        let port = String(decoding: pipe.fileHandleForReading.availableData, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+        let answer = try examine(configuration("http://127.0.0.1:\(port)", chunks: "ccc", manifests: "mmm"), environment: Self.key)
+        let clock = try #require(answer.checks.first { $0.check == "clock" })
+        #expect(clock.outcome == "problem" && clock.found.contains("ahead of"), "\(clock)")
+        #expect(clock.advice?.contains("NTP") == true)
+    }
+}

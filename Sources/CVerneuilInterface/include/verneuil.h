@@ -3,7 +3,20 @@
  * stores, as a SQLite VFS.
  *
  * The same functions are in the loadable extension (libverneuil_vfs.so) and in
- * the static library. All of them may be called from any thread, at any time.
+ * the static library (libverneuil.a), which a program links beside SQLite:
+ *
+ *     cc program.c $(pkg-config --cflags --libs verneuil)
+ *
+ *     struct verneuil_options options = {0};
+ *     options.json_options = "@/etc/verneuil.json";
+ *     if (verneuil_configure(&options) != 0)
+ *       return 1;
+ *     sqlite3_open_v2("file:app.db?vfs=verneuil", &db,
+ *                     SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI, 0);
+ *
+ * All of them may be called from any thread, at any time; but the first
+ * verneuil_configure opens a connection for a moment, so that it must not be
+ * called from within SQLite.
  * Strings are UTF-8 and end with a zero byte. Arguments are only read during
  * the call: the caller keeps what it passes.
  *
@@ -70,7 +83,12 @@ struct verneuil_replication_info {
  * asks for the same again, or where replication was off until then, and
  * answers SQLITE_MISUSE (21) otherwise.
  *
+ * Where SQLite is not initialized yet, this initializes it: call
+ * sqlite3_config before.
+ *
  * -1: the configuration can't be used, and nothing has changed.
+ * SQLITE_MISUSE (21): another configuration is in force; or, in the extension,
+ * SQLite has not loaded it yet.
  */
 int verneuil_configure(const struct verneuil_options *options);
 
@@ -117,10 +135,10 @@ char *verneuil_manifest_name_for_hostname_path(const char *hostname, const char 
 void verneuil_manifest_name_destroy(char *name);
 
 /*
- * The extension's entry point, as sqlite3_load_extension calls it, and for
- * programs that link the static library:
- * sqlite3_auto_extension((void (*)(void))sqlite3_verneuilvfs_init) would call
- * it for each connection, but once is enough. db may be NULL.
+ * The extension's entry point, as sqlite3_load_extension calls it. Programs that
+ * link the static library call verneuil_configure in its place: what this
+ * answers would fail each connection, where sqlite3_auto_extension calls it.
+ * db may be NULL.
  *
  * SQLITE_OK_LOAD_PERMANENTLY (256), also when it is called again.
  * SQLITE_ERROR (1): VERNEUIL_CONFIG can't be used; *error_message says why

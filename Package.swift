@@ -133,8 +133,8 @@ let package = Package(
         .target(
             name: "Verneuil",
             dependencies: [
-                "VerneuilCore", "VerneuilVerify", "VerneuilReplica", "VerneuilSpool", "VerneuilFormat", "VerneuilSystem",
-                "CSQLite", "CVerneuil",
+                "VerneuilCore", "VerneuilVFS", "VerneuilVerify", "VerneuilReplica", "VerneuilSpool",
+                "VerneuilFormat", "VerneuilSystem", "CSQLite", "CVerneuil",
             ],
             swiftSettings: swiftSettings, linkerSettings: zstd),
         .target(

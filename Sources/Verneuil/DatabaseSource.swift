@@ -6,6 +6,12 @@ import VerneuilSystem
 /// expected and found, and what each store and cache answered.
 public typealias ReplicaError = VerneuilReplica.ReplicaError
 
+/// An object that could not be had: what each source answered.
+public typealias FetchError = VerneuilReplica.FetchError
+
+/// Which chunks of a snapshot are fetched before anyone reads them.
+public typealias LoadingPolicy = VerneuilReplica.LoadingPolicy
+
 /// Which replicated database: by machine and path, or by a manifest of it.
 public struct DatabaseSource: Sendable, Hashable, CustomStringConvertible {
     let reference: ManifestReference

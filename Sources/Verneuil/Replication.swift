@@ -4,6 +4,7 @@ import VerneuilCore
 import VerneuilReplica
 import VerneuilSpool
 import VerneuilSystem
+import VerneuilVFS
 import VerneuilVerify
 
 /// What can be configured, with its defaults; the default value replicates nothing.
@@ -65,6 +66,34 @@ public enum Replication {
     public static func configure(_ configuration: Configuration) throws(ConfigurationError) -> Bool {
         attach()
         return try Engine.install(configuration)
+    }
+
+    // MARK: Settings of one database
+
+    /// What SQLite opens to replicate a database with settings of its own, over the process's configuration.
+    ///
+    /// ```swift
+    /// let uri = Replication.uri(
+    ///     forDatabase: "/srv/b.db", spoolingDirectory: "/var/spool/b", targets: [.directory(.init(path: "/mnt/b"))])
+    /// ```
+    ///
+    /// - Parameters:
+    ///   - path: the database's file.
+    ///   - spoolingDirectory: of this database, and of others that go to the same targets; `nil` is the process's.
+    ///   - targets: in place of the process's stores; none are the process's.
+    /// - Returns: `file:PATH?vfs=verneuil&…`. Opening it fails with SQLITE_CANTOPEN where a setting can't be used;
+    ///   the log says why.
+    public static func uri(
+        forDatabase path: String, spoolingDirectory: String? = nil, targets: [Configuration.Target] = []
+    ) -> String {
+        var uri = "file:\(percentEncoded(path))?vfs=\(ReplicatedVFS.name)"
+        if let spoolingDirectory {
+            uri += "&\(ConnectionParameters.spoolingDirectory)=\(percentEncoded(spoolingDirectory))"
+        }
+        if !targets.isEmpty {
+            uri += "&\(ConnectionParameters.target)=\(percentEncoded(JSON.array(targets.map(\.json)).text))"
+        }
+        return uri
     }
 
     // MARK: Flush

@@ -3,6 +3,7 @@ import VerneuilStore
 
 /// What was found out about one database in one store.
 public struct Verification: Sendable, Hashable {
+    /// From good to bad.
     public enum Outcome: String, Sendable, Hashable, Comparable {
         /// Everything that was looked at is as it must be.
         case good
@@ -22,16 +23,19 @@ public struct Verification: Sendable, Hashable {
         public var outcome: Outcome
         /// "chunk 0123…%2F…", "manifest 7010-verneuil…", or a file.
         public var object: String
+        /// What should have been there.
         public var expected: String
         /// What was found in its place, or why nothing could be.
         public var found: String
 
+        /// A finding about an object.
         public init(_ outcome: Outcome, _ object: String, expected: String, found: String) {
             self.outcome = outcome
             self.object = object
             self.expected = expected
             self.found = found
         }
+        /// One line.
         public var description: String { "\(object): expected \(expected); found: \(found)" }
     }
 
@@ -49,15 +53,19 @@ public struct Verification: Sendable, Hashable {
     public private(set) var findings: [Finding] = []
     /// All of them.
     public private(set) var findingCount = 0
+    /// The worst of all findings.
     public private(set) var outcome = Outcome.good
 
+    /// So many are kept; all are counted.
     public static let findingLimit = 1000
 
+    /// Good, until something is found.
     public init(name: String, store: String) {
         self.name = name
         self.store = store
     }
 
+    /// Counts a finding, and keeps it where there is room.
     public mutating func add(_ finding: Finding) {
         findingCount += 1
         outcome = max(outcome, finding.outcome)

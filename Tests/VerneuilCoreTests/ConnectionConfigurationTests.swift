@@ -44,6 +44,23 @@ import VerneuilVFS
         }
     }
 
+    @Test func everyTargetIsTheSameAfterItWasWrittenAsText() throws {
+        var s3 = Configuration.S3(region: "r", endpoint: "https://h:1", chunkBucket: "c", manifestBucket: "m")
+        s3.domainAddressing = false
+        s3.createBucketsOnDemand = true
+        var cache = Configuration.Cache(directory: "/a \"b\"")
+        (cache.shards, cache.appendInstanceID) = (7, false)
+        var capacious = cache
+        capacious.capacity = 12
+        let targets: [Configuration.Target] = [
+            .s3(s3), .s3(.init(region: "r", chunkBucket: "c", manifestBucket: "m")), .directory(.init(path: "/é?&%")),
+            .readOnly(cache), .local(capacious), .local(.init(directory: "/l")),
+        ]
+        let text = JSON.array(targets.map(\.json)).text
+        #expect(
+            try changed(["verneuil_target": text, "verneuil_spooling_dir": "/s"]).targets == targets + process.targets.dropFirst())
+    }
+
     @Test func readersOfOtherTargetsDontLookIntoTheProcesssSpool() throws {
         #expect(try changed(["verneuil_target": "directory:/elsewhere"], for: .reading).spoolingDirectory == nil)
         #expect(

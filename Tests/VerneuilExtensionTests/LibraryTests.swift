@@ -13,7 +13,7 @@ import Testing
                 "again: true true",
                 "another: false",
                 "known: true",
-                "refreshed: true 8192 1 verneuil-swift 0.1.0",
+                "refreshed: true 8192 1 true",
                 "changed: true true",
                 "replica: 42",
                 "restored: 8192 42",
@@ -21,10 +21,13 @@ import Testing
                 "noDatabase \(here.path)/nothing.db is not stored: there is no such file",
                 "manifest \(try manifestName(here, "nothing.db")): directory \(here.path)/store: there is no such object",
                 "ftp://x/y: expected a file's path, or one of file://, http://, https://, s3:// and verneuil://",
+                // The process's store doesn't have it.
+                "elsewhere: can't open",
                 "32 at once",
             ], "\(program)")
         #expect(program.status == 0, "\(program)")
         #expect(here.files("store/manifests").count == 1)
+        #expect(here.files("else where/manifests").count == 1)
     }
 
     private func manifestName(_ here: Workspace, _ name: String) throws -> String {

@@ -15,14 +15,19 @@ public struct Configuration: Sendable, Hashable {
     public var targets: [Target] = []
     /// How much of a snapshot is fetched before a replica opens.
     public var snapshotLoading = LoadingPolicy.default
+    /// How hard replication may work.
     public var pacing = Pacing()
     /// What is odd but usable, such as unknown keys; one sentence each, with its place.
     public var warnings: [String] = []
 
+    /// Replicates nothing.
     public init() {}
 
+    /// A store, which must have everything, or a cache of chunks.
     public enum Target: Sendable, Hashable {
+        /// A store that speaks S3.
         case s3(S3)
+        /// A store in a plain directory.
         case directory(Directory)
         /// A cache that is read and written.
         case local(Cache)
@@ -30,16 +35,22 @@ public struct Configuration: Sendable, Hashable {
         case readOnly(Cache)
     }
 
+    /// Two buckets of an S3 store. Credentials come from the environment, AWS's files or the machine's role.
     public struct S3: Sendable, Hashable {
+        /// Of AWS; or, without an endpoint, `name.domain` for region `name` at `https://domain`.
         public var region: String
         /// nil: derived from the region.
         public var endpoint: String?
+        /// Shared by databases, and by machines that trust one another.
         public var chunkBucket: String
+        /// One object for each database.
         public var manifestBucket: String
         /// Buckets are part of the host name (AWS's way), not of the path.
         public var domainAddressing = true
+        /// Whether buckets that aren't there are created.
         public var createBucketsOnDemand = false
 
+        /// With the defaults for all else.
         public init(region: String, endpoint: String? = nil, chunkBucket: String, manifestBucket: String) {
             self.region = region
             self.endpoint = endpoint
@@ -52,9 +63,11 @@ public struct Configuration: Sendable, Hashable {
     public struct Directory: Sendable, Hashable {
         /// Absolute.
         public var path: String
+        /// - Parameter path: absolute.
         public init(path: String) { self.path = path }
     }
 
+    /// A directory of chunk files.
     public struct Cache: Sendable, Hashable {
         /// Absolute.
         public var directory: String
@@ -65,6 +78,7 @@ public struct Configuration: Sendable, Hashable {
         /// Add this boot's id to the path: files of an earlier boot, which a power
         /// failure may have torn, are not looked at.
         public var appendInstanceID = true
+        /// - Parameter directory: absolute.
         public init(directory: String) { self.directory = directory }
     }
 
@@ -82,10 +96,12 @@ public struct Configuration: Sendable, Hashable {
         public var passInterval = 0.5
         /// Threads that look after databases.
         public var workers = 10
+        /// For each target.
         public var uploadsInFlight = 100
         /// Seconds that one commit may spend on a database that has no usable snapshot yet.
         public var commitBudget = 0.020
 
+        /// The defaults.
         public init() {}
     }
 }

@@ -94,14 +94,17 @@ extension Configuration {
 
 /// The settings that C's `verneuil_options` can override, checked as the JSON ones are.
 extension Configuration {
+    /// As `tempdir`; relative to the working directory.
     public mutating func setTemporaryDirectory(_ path: String) throws(ConfigurationError) {
         temporaryDirectory = try Self.checked(path, "tempdir")
     }
 
+    /// As `replication_spooling_dir`; relative to the working directory.
     public mutating func setSpoolingDirectory(_ path: String) throws(ConfigurationError) {
         spoolingDirectory = try Self.checked(path, "replication_spooling_dir")
     }
 
+    /// As `replication_spooling_dir_permissions`: 0o700 to 0o777.
     public mutating func setSpoolingDirectoryPermissions(_ bits: UInt32) throws(ConfigurationError) {
         guard permissionRange.contains(Int(bits)) else {
             throw ConfigurationError(

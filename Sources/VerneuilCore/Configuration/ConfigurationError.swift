@@ -6,8 +6,10 @@ public struct ConfigurationError: Error, Sendable, Hashable, CustomStringConvert
     public var position: TextPosition?
     /// The key's path, such as `replication_targets[1].s3.region`; empty for the text as a whole.
     public var key: String
+    /// What was found, and what is expected.
     public var reason: String
 
+    /// An error at a place.
     public init(source: String, position: TextPosition? = nil, key: String = "", reason: String) {
         self.source = source
         self.position = position
@@ -15,6 +17,7 @@ public struct ConfigurationError: Error, Sendable, Hashable, CustomStringConvert
         self.reason = reason
     }
 
+    /// One line: place, key, reason.
     public var description: String {
         var place = source
         if let position { place += ":\(position)" }

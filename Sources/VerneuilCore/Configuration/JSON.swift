@@ -57,9 +57,14 @@ public struct JSONError: Error, Sendable, Hashable {
 
 /// A place in a text as editors count: lines from 1, characters (code points) from 1.
 public struct TextPosition: Sendable, Hashable, CustomStringConvertible {
+    /// From 1.
     public var line: Int
+    /// From 1.
     public var column: Int
 
+    /// - Parameters:
+    ///   - offset: in bytes from the start.
+    ///   - text: UTF-8.
     public init(of offset: Int, in text: [UInt8]) {
         line = 1
         column = 1
@@ -73,5 +78,6 @@ public struct TextPosition: Sendable, Hashable, CustomStringConvertible {
         }
     }
 
+    /// `line:column`.
     public var description: String { "\(line):\(column)" }
 }

@@ -21,7 +21,7 @@ struct Examples {
         try await Replication.flush("\(directory)/app.db")
         print("known:", replica.snapshot.fingerprint == before.fingerprint)
         let after = try await replica.refresh()
-        print("refreshed:", after.fingerprint != before.fingerprint, after.length, after.chunkCount, after.generatedBy)
+        print("refreshed:", after.fingerprint != before.fingerprint, after.length, after.chunkCount, after.generatedBy.hasPrefix("verneuil-swift 0.1"))
         print("changed:", after.changed.map { $0 > .seconds(1_700_000_000) } ?? false, after.fetched > .seconds(1_700_000_000))
         print("replica:", query(replica.uri, "SELECT x FROM t"))
 
@@ -34,6 +34,7 @@ struct Examples {
         do { try await Replication.flush("\(directory)/nothing.db") } catch { print(error.cause, error) }
         do { _ = try await Replica.open(DatabaseSource(path: "\(directory)/nothing.db")) } catch { print(error) }
         do { _ = try DatabaseSource("ftp://x/y") } catch { print(error) }
+        try await anotherTarget()
         synchronous()
 
         // Tasks don't wait for one another: waiting is done elsewhere.
@@ -92,6 +93,26 @@ struct Examples {
             handler.logLevel = label.hasPrefix("verneuil") ? .info : .notice
             return handler
         }
+    }
+
+    /// A database of this process that goes elsewhere.
+    private func anotherTarget() async throws {
+        let targets = [Configuration.Target.directory(.init(path: "\(directory)/else where"))]
+        let uri = Replication.uri(
+            forDatabase: "\(directory)/b&c.db", spoolingDirectory: "\(directory)/spool2", targets: targets)
+        var db: OpaquePointer?
+        defer { sqlite3_close(db) }
+        sqlite3_open_v2(uri, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI, nil)
+        sqlite3_exec(db, "CREATE TABLE t(x)", nil, nil, nil)
+        try await Replication.flush("\(directory)/b&c.db")
+        let replica = DatabaseSource(path: "\(directory)/b&c.db").uri ?? ""
+        print("elsewhere:", query(replica, "SELECT count(*) FROM t"))
+    }
+
+    func uri() -> String {
+        let uri = Replication.uri(
+            forDatabase: "/srv/b.db", spoolingDirectory: "/var/spool/b", targets: [.directory(.init(path: "/mnt/b"))])
+        return uri
     }
 
     private func synchronous() {

@@ -55,3 +55,9 @@ do {
 } catch {
     print("replicas are read only:", error)
 }
+
+do {
+    _ = try DatabasePool(path: "file:\(directory)/pool.db?vfs=verneuil&\(target)")
+} catch {
+    print("a pool needs WAL:", error)
+}

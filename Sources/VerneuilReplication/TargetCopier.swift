@@ -86,34 +86,46 @@ final class TargetCopier: @unchecked Sendable {
 
     private func putChunks(_ snapshot: StagedSnapshot, _ list: [Fingerprint], _ urgency: Urgency, _ sent: inout Sent) throws {
         let stored = Set(list)
-        let window = UploadWindow(limit: replicator.options.uploadWindow)
         var seen: Set<Fingerprint> = [Chunk.zeroFingerprint]
         // Chunk 0 is sent inside the manifest.
-        for index in snapshot.chunks.indices.dropFirst() {
+        let wanted = snapshot.chunks.indices.dropFirst().filter { index in
             let fingerprint = snapshot.chunks[index]
-            if index < list.count && list[index] == fingerprint { continue }
-            if stored.contains(fingerprint) || recent.contains(fingerprint) || !seen.insert(fingerprint).inserted { continue }
-            if window.failure != nil { break }
-            guard let bytes = try snapshot.chunk(index) else {
-                window.drain()
-                if let failure = window.failure { throw failure }
-                throw Missing(database: database.path, index: index)
-            }
-            sent.chunks += 1
-            sent.requests += 1
-            sent.bytes += put(bytes, fingerprint, window, urgency)
+            if index < list.count && list[index] == fingerprint { return false }
+            return !stored.contains(fingerprint) && !recent.contains(fingerprint) && seen.insert(fingerprint).inserted
         }
-        window.drain()
+        let window = UploadWindow(limit: replicator.options.uploadWindow)
+        // Compression takes most of the time. Where somebody waits, other cores help; in the background, the budget is
+        // spent long before one core is.
+        let helpers = urgency == .flush && wanted.count >= Self.worthHelp ? ParallelLoop.mostHelpers : 0
+        ParallelLoop.run(wanted.count, helpers: helpers) { [self] turn in
+            if window.failure != nil { return false }
+            let index = wanted[turn]
+            do throws(SystemError) {
+                guard let bytes = try snapshot.chunk(index) else {
+                    window.note(Missing(database: database.path, index: index))
+                    return false
+                }
+                put(bytes, snapshot.chunks[index], window, urgency)
+                return true
+            } catch {
+                window.note(error)
+                return false
+            }
+        }
+        let all = window.drain()
+        sent.chunks += all.count
+        sent.requests += all.count
+        sent.bytes += all.bytes
         if let failure = window.failure { throw failure }
     }
 
-    /// Answers with the size of what is sent.
-    private func put(
-        _ bytes: [UInt8], _ fingerprint: Fingerprint, _ window: UploadWindow, _ urgency: Urgency
-    ) -> Int {
+    /// Chunks from which on a flush takes more than one thread.
+    private static let worthHelp = 32
+
+    private func put(_ bytes: [UInt8], _ fingerprint: Fingerprint, _ window: UploadWindow, _ urgency: Urgency) {
         let body = bytes.withUnsafeBytes { Body.compress($0) }
         let keep = replicator.didStoreChunk
-        window.enter()
+        window.enter(bytes: body.count)
         target.store.put(PutRequest(.chunks, fingerprint.chunkName, body, urgency: urgency)) { [recent] result in
             switch result {
             case .success:
@@ -124,7 +136,6 @@ final class TargetCopier: @unchecked Sendable {
                 window.leave(error)
             }
         }
-        return body.count
     }
 
     // MARK: - Base chunk (FORMAT 6.2)
@@ -211,31 +222,42 @@ final class RecentChunks: @unchecked Sendable {
     }
 }
 
-/// How many PUTs are in flight, and the first failure among them.
+/// How many PUTs are in flight, how many there were, and the first failure.
 private final class UploadWindow: @unchecked Sendable {
     private let lock = Lock()
     private let limit: Int
     private var inFlight = 0
-    private var first: StoreError?
+    private var count = 0
+    private var bytes = 0
+    private var first: (any Error)?
 
     init(limit: Int) { self.limit = max(1, limit) }
 
-    var failure: StoreError? { lock.withLock { first } }
+    var failure: (any Error)? { lock.withLock { first } }
 
-    func enter() {
+    /// Something else than a PUT has failed.
+    func note(_ failure: any Error) { lock.withLock { if first == nil { first = failure } } }
+
+    func enter(bytes: Int) {
         lock.withLock {
             while inFlight >= limit { lock.wait() }
             inFlight += 1
+            count += 1
+            self.bytes += bytes
         }
     }
-    func leave(_ failure: StoreError?) {
+    func leave(_ failure: (any Error)?) {
         lock.withLock {
             inFlight -= 1
             if first == nil { first = failure }
             lock.broadcast()
         }
     }
-    func drain() {
-        lock.withLock { while inFlight > 0 { lock.wait() } }
+    /// Waits for all, and answers with what was sent.
+    func drain() -> (count: Int, bytes: Int) {
+        lock.withLock {
+            while inFlight > 0 { lock.wait() }
+            return (count, bytes)
+        }
     }
 }

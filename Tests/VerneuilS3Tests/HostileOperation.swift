@@ -39,6 +39,7 @@ enum HostileOperation: String, CaseIterable, Sendable {
         var stores = Stores(endpoint: server.endpoint)
         (stores.chunks, stores.manifests) = (Self.bucket, Self.bucket)
         stores.createBuckets = self == .makeBucket
+        stores.retryPause = 0.005
         let store = try stores.make(credentials: credentials, logger: logger.logger, change)
         var tag = ""
         switch self {

@@ -212,6 +212,19 @@ import VerneuilSystem
         }
     }
 
+    /// Either digest is enough.
+    @Test(arguments: [true, false]) func aBodyDamagedOnItsWayIsSentAgain(withMD5: Bool) throws {
+        let (server, store, tag) = try Operation.putChunk.prepare { $0.contentMD5 = withMD5 }
+        server.change { $0.damagedBodies = 2 }
+        #expect(Operation.putChunk.run(store, server, tag) == nil)
+        #expect(server.requests(.put).map(\.status) == [400, 400, 200])
+        server.change { $0.damagedBodies = .max }
+        let error = Operation.putChunk.run(store, server, tag)
+        #expect(error?.kind == .unavailable)
+        #expect(error?.reason.contains(withMD5 ? "BadDigest" : "XAmzContentSHA256Mismatch") == true)
+        #expect(server.object(Operation.bucket, "new")?.body == Operation.chunk)
+    }
+
     @Test func aStoreThatRefusesContentMD5GetsNone() throws {
         let log = LogCapture()
         let (server, store, tag) = try Operation.putChunk.prepare(logger: log)

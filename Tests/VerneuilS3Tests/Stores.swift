@@ -13,11 +13,14 @@ struct Stores {
     var secretKey = "testsecret"
     var domainAddressing = false
     var createBuckets = true
+    /// Before the first retry, in seconds. OpenStack Swift means it when it says 503.
+    var retryPause = 0.02
 
     init(_ server: S3Server) {
         endpoint = server.endpoint
         accessKey = server.accessKey
         secretKey = server.secretKey
+        if server.kind == .swift { retryPause = 0.5 }
     }
     init(endpoint: String) { self.endpoint = endpoint }
 
@@ -31,7 +34,7 @@ struct Stores {
             region: region, endpoint: endpoint, chunkBucket: chunks, manifestBucket: manifests,
             domainAddressing: domainAddressing, createBucketsOnDemand: createBuckets,
             pacing: S3Pacing(background: nil, flush: nil, interactive: nil))
-        configuration.retryPause = 0.02
+        configuration.retryPause = retryPause
         change(&configuration)
         return try S3Store(
             configuration,

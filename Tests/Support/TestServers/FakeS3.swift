@@ -87,6 +87,8 @@ public final class FakeS3: Sendable {
         /// Buckets that are at another endpoint.
         public var elsewhere: [String: String] = [:]
         public var refusesContentMD5 = false
+        /// So many bodies lose a bit on their way here.
+        public var damagedBodies = 0
         /// Why the credentials of a request are refused.
         public var judge: @Sendable (_ accessKey: String, _ token: String?) -> (status: Int, code: String)? = { _, _ in nil }
         /// Chance of each request to meet one of these.
@@ -191,6 +193,11 @@ public final class FakeS3: Sendable {
     private func react(to request: LoopbackServer.Request) -> LoopbackServer.Reaction {
         guard let (operation, bucket, key) = Self.parse(request) else { return .answer(.init(400, "")) }
         return lock.withLock {
+            var request = request
+            if settings.damagedBodies > 0, !request.body.isEmpty {
+                settings.damagedBodies -= 1
+                request.body[request.body.count / 2] ^= 1
+            }
             let reaction = reactLocked(operation, bucket, key, request)
             switch reaction {
             case .answer(let answer), .half(let answer): note(operation, bucket, key, request, status: answer.status)

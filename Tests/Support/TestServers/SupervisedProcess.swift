@@ -29,10 +29,21 @@ public final class SupervisedProcess: Sendable {
         words += environment.map { Self.quote("\($0.key)=\($0.value)") }
         words += ["bash", Self.quote("\(Self.scripts)/supervise.sh"), String(seconds), Self.quote(directory)]
         words += command.map { Self.quote($0 == "DIR" ? "\(directory)/data" : $0) }
-        guard let pipe = popen(words.joined(separator: " ") + " 2>/dev/null", "we") else {
+        guard let pipe = Self.open(words.joined(separator: " ") + " 2>/dev/null", "we") else {
             throw Failure(description: "popen: \(String(cString: strerror(vrn_errno())))")
         }
         self.pipe = pipe
+    }
+
+    /// popen(3), with all signals let through: tests run on threads that block them, which children inherit,
+    /// and then SIGTERM would not end a server.
+    private static func open(_ command: String, _ mode: String) -> UnsafeMutablePointer<FILE>? {
+        var none = sigset_t()
+        var mask = sigset_t()
+        sigemptyset(&none)
+        pthread_sigmask(SIG_SETMASK, &none, &mask)
+        defer { pthread_sigmask(SIG_SETMASK, &mask, nil) }
+        return popen(command, mode)
     }
 
     /// Ends it, without waiting for that.
@@ -73,7 +84,7 @@ public final class SupervisedProcess: Sendable {
     /// Runs a command to its end; answers what it printed, on either stream.
     @discardableResult
     public static func run(_ command: [String]) throws -> String {
-        guard let pipe = popen("\(command.map(quote).joined(separator: " ")) 2>&1", "re") else {
+        guard let pipe = open("\(command.map(quote).joined(separator: " ")) 2>&1", "re") else {
             throw Failure(description: "popen: \(String(cString: strerror(vrn_errno())))")
         }
         var output: [UInt8] = []

@@ -17,6 +17,7 @@ final class CopyEngine: @unchecked Sendable {
     private let lock = Lock()
     private var due: [SpoolDatabase: MonotonicTime] = [:]
     private var copiers: [SpoolDatabase: DatabaseCopier] = [:]
+    private var notices: [SpoolDatabase: CommitNotice] = [:]
     private var copying: Set<SpoolDatabase> = []
     private var threads = 0
     private var idle = 0
@@ -29,7 +30,7 @@ final class CopyEngine: @unchecked Sendable {
     private struct BuildTask {
         var due: MonotonicTime
         var wantsSnapshot = false
-        var samples = 0
+        var wantsAudit = false
         var attempts = 0
         /// A transaction that was seen open without a writer, and since when.
         var open: (begun: SpoolPoint, since: MonotonicTime)?
@@ -44,13 +45,28 @@ final class CopyEngine: @unchecked Sendable {
 
     // MARK: - Requests
 
-    /// A commit was staged: upload it soon, and look at a few clean chunks.
-    func noteCommit(_ database: SpoolDatabase, chunks: Int) {
+    /// Through which this process's commits to the database are told.
+    func notice(_ database: SpoolDatabase) -> CommitNotice { lock.withLock { lockedNotice(database) } }
+
+    private func lockedNotice(_ database: SpoolDatabase) -> CommitNotice {
+        if let known = notices[database] { return known }
+        let made = CommitNotice(database, self, process: getpid())
+        notices[database] = made
+        return made
+    }
+
+    /// A commit was staged, the first since the last pass began: upload it soon.
+    func noteCommit(_ database: SpoolDatabase) {
         if !replicator.targets.isEmpty { schedule(database, after: 0) }
+    }
+
+    /// Chunks were staged, the first since the last audit: look at as many that should be as they were.
+    func scheduleAudit(_ database: SpoolDatabase) {
         buildLock.withLock {
             let soon = MonotonicTime.now.advanced(seconds: 1)
-            builds[database, default: BuildTask(due: soon)].samples += chunks
+            builds[database, default: BuildTask(due: soon)].wantsAudit = true
             startBuilder()
+            buildLock.signal()
         }
     }
 
@@ -73,6 +89,8 @@ final class CopyEngine: @unchecked Sendable {
             // Already due at that time or before: the thread that waits for it knows.
             if let planned = due[database], planned <= at { return }
             due[database] = at
+            // Who is at it looks again when he is done.
+            if copying.contains(database) { return }
             if idle > 0 { lock.signal() } else if threads < options.workers { startCopier() }
         }
     }
@@ -148,7 +166,7 @@ final class CopyEngine: @unchecked Sendable {
 
     private func copier(_ database: SpoolDatabase) -> DatabaseCopier {
         if let known = copiers[database] { return known }
-        let made = DatabaseCopier(database, replicator)
+        let made = DatabaseCopier(database, replicator, lockedNotice(database))
         copiers[database] = made
         return made
     }
@@ -198,12 +216,12 @@ final class CopyEngine: @unchecked Sendable {
             builds[database] = nil
             buildLock.unlock()
             var again = task.wantsSnapshot ? build(database, task) : nil
-            if again == nil && task.samples > 0 { again = audit(database, task) }
+            if again == nil && task.wantsAudit { again = audit(database, task) }
             buildLock.lock()
             if var again {
                 if let asked = builds[database] {
                     again.wantsSnapshot = again.wantsSnapshot || asked.wantsSnapshot
-                    again.samples += asked.samples
+                    again.wantsAudit = again.wantsAudit || asked.wantsAudit
                 }
                 builds[database] = again
             }
@@ -246,17 +264,19 @@ final class CopyEngine: @unchecked Sendable {
 
     /// The guard against lost updates (SYSTEM 2): one random chunk for each one staged, at most 64 a second.
     private func audit(_ database: SpoolDatabase, _ task: BuildTask) -> BuildTask? {
+        let notice = notice(database)
         do throws(SystemError) {
-            let verdict = try SpoolBuilder(database).audit(samples: min(task.samples, 64)) { Int.random(in: 0..<$0) }
+            let samples = min(notice.takeStagedChunks(), 64)
+            let verdict = try SpoolBuilder(database).audit(samples: samples) { Int.random(in: 0..<$0) }
             guard case .wrong(let index) = verdict else { return nil }
             logger.error(
                 "a chunk changed without our knowing; taking a full snapshot",
                 metadata: ["database": "\(database.path)", "chunk": "\(index)"])
             var again = task
-            again.samples = 0
             again.wantsSnapshot = true
             again.due = MonotonicTime.now
-            if try !database.distrust() { again.samples = 1 }
+            again.wantsAudit = try !database.distrust()
+            if again.wantsAudit { notice.addStagedChunks(1) }
             return again
         } catch {
             return nil

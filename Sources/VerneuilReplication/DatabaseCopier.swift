@@ -22,6 +22,7 @@ import VerneuilSystem
 final class DatabaseCopier: @unchecked Sendable {
     let database: SpoolDatabase
     let replicator: Replicator
+    private let notice: CommitNotice
     let options: ReplicationOptions
     let logger: Logger
     private let manifestName: String
@@ -38,8 +39,9 @@ final class DatabaseCopier: @unchecked Sendable {
     /// How long a pass waits for the other targets once one has the snapshot, in seconds.
     static let grace = 10.0
 
-    init(_ database: SpoolDatabase, _ replicator: Replicator) {
+    init(_ database: SpoolDatabase, _ replicator: Replicator, _ notice: CommitNotice) {
         self.database = database
+        self.notice = notice
         self.replicator = replicator
         options = replicator.options
         logger = replicator.logger
@@ -109,6 +111,7 @@ final class DatabaseCopier: @unchecked Sendable {
     }
 
     private func passLocked(_ urgency: Urgency) throws(SystemError) -> Outcome {
+        notice.beginsPass()
         let held = lock.withLock { session }
         let opened: SpoolCopierSession?
         if let held { opened = held } else { opened = try SpoolCopierSession.open(database) }

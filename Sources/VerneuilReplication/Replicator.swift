@@ -121,13 +121,16 @@ public final class Replicator: @unchecked Sendable {
 
     // MARK: - From trackers
 
-    func didStage(_ database: SpoolDatabase, _ staged: SpoolProducer.Staged) {
+    /// A transaction is staged: the background threads are told, through `notice`, which its tracker keeps.
+    @inline(__always)
+    func didStage(_ database: SpoolDatabase, _ staged: SpoolProducer.Staged, _ notice: inout CommitNotice?, process: pid_t) {
+        if notice?.process != process { notice = copyEngine.notice(database) }
         if !staged.isWhole {
-            buildWithinCommit(database)
+            if notice?.mayHelp(staged.point.epoch) ?? false { buildWithinCommit(database) } else { needsBuild(database) }
         } else if options.isParanoid {
             auditAll(database)
         }
-        copyEngine.noteCommit(database, chunks: staged.chunks)
+        notice?.didStage(chunks: staged.chunks)
     }
 
     /// The commit itself does as much of a full snapshot as its budget allows: all

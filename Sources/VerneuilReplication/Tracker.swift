@@ -24,6 +24,7 @@ public final class Tracker {
     private let producer: SpoolProducer
     private let replicator: Replicator
     private let isReadOnly: Bool
+    private let journal: String
 
     private var dirty = DirtyChunks()
     private var scratch: UnsafeMutableRawPointer?
@@ -40,6 +41,7 @@ public final class Tracker {
     private var tag = VersionTag()
     /// The process that began the transaction.
     private var owner: pid_t = 0
+    private var notice: CommitNotice?
     /// The file's length when the transaction began, and the least that it was cut to since.
     private var beganWith: UInt64 = 0
     private var lowWater: UInt64 = 0
@@ -59,6 +61,7 @@ public final class Tracker {
         self.producer = producer
         self.replicator = replicator
         self.isReadOnly = isReadOnly
+        journal = SourceLocks.journal(database.path)
     }
 
     deinit { scratch?.deallocate() }
@@ -200,7 +203,7 @@ public final class Tracker {
         }
         do throws(SystemError) {
             // The transaction failed half-way: the next one rolls it back, and finds "begun" without "staged".
-            if try SourceLocks.hasLiveJournal(database.path) { return }
+            if try SourceLocks.isLive(journal: journal) { return }
             let room = scratch ?? UnsafeMutableRawPointer.allocate(byteCount: SpoolProducer.scratchBytes, alignment: 4096)
             scratch = room
             let staged = try producer.stage(fd, path: database.path, tag: tag, scratch: room) { length in
@@ -208,7 +211,7 @@ public final class Tracker {
                 return dirty.sorted()
             }
             remember(staged.state)
-            replicator.didStage(database, staged)
+            replicator.didStage(database, staged, &notice, process: owner)
         } catch {
             replicator.noteFailure(database, error)
             replicator.needsBuild(database)

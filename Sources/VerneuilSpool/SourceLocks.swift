@@ -20,15 +20,26 @@ public enum SourceLocks {
     /// journal"). A journal without content, or whose header is zeroed
     /// (journal_mode TRUNCATE and PERSIST), is none.
     public static func hasLiveJournal(_ path: String) throws(SystemError) -> Bool {
-        let journal = path + "-journal"
+        try isLive(journal: journal(path))
+    }
+
+    /// The path of the journal of the database at `path`.
+    public static func journal(_ path: String) -> String { path + "-journal" }
+
+    /// The same, where the journal's path is at hand: on the way of a commit, which makes no strings.
+    public static func isLive(journal: String) throws(SystemError) -> Bool {
         var st = stat()
-        let r = vrn_stat(journal, &st)
+        // Not `vrn_stat(journal, …)`: that copies the string to the heap.
+        let r = journal.withCString { vrn_stat($0, &st) }
         if r == -ENOENT { return false }
         try SystemError.check(r, "stat", journal)
         if st.st_size == 0 { return false }
-        let fd = vrn_open(journal, O_RDONLY, 0)
+        let fd = journal.withCString { vrn_open($0, O_RDONLY, 0) }
         if fd == -ENOENT { return false }
         let file = Descriptor(owning: try SystemError.check(fd, "open", journal), path: journal)
-        return try file.read(count: 8, at: 0).contains { $0 != 0 }
+        var magic: UInt64 = 0
+        let n = withUnsafeMutableBytes(of: &magic) { vrn_pread(file.fd, $0.baseAddress, 8, 0) }
+        try SystemError.check(n, "pread", journal)
+        return magic != 0
     }
 }

@@ -79,6 +79,13 @@ public struct VersionTag: Hashable, Sendable {
     public static let attribute = "user.verneuil.version_id"
     static let capacity = 40
 
+    /// `attribute` as a C string. A literal: a String that is passed to C is copied to the heap first.
+    @inline(__always)
+    private static var attributeName: UnsafePointer<CChar> {
+        let name: StaticString = "user.verneuil.version_id"
+        return UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self)
+    }
+
     var count: UInt64 = 0
     var words: (UInt64, UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0, 0)
 
@@ -97,7 +104,7 @@ public struct VersionTag: Hashable, Sendable {
 
     public static func read(_ fd: Int32, path: @autoclosure () -> String) throws(SystemError) -> VersionTag {
         var tag = VersionTag()
-        let n = withUnsafeMutableBytes(of: &tag.words) { vrn_fgetxattr(fd, attribute, $0.baseAddress, $0.count) }
+        let n = withUnsafeMutableBytes(of: &tag.words) { vrn_fgetxattr(fd, attributeName, $0.baseAddress, $0.count) }
         switch n {
         case Int(-ENODATA), Int(-EOPNOTSUPP): return VersionTag()
         case Int(-ERANGE):
@@ -133,7 +140,7 @@ public struct VersionTag: Hashable, Sendable {
                 }
             }
         }
-        let r = withUnsafeBytes(of: tag.words) { vrn_fsetxattr(fd, attribute, $0.baseAddress, 36) }
+        let r = withUnsafeBytes(of: tag.words) { vrn_fsetxattr(fd, attributeName, $0.baseAddress, 36) }
         if r == -EOPNOTSUPP { return VersionTag() }
         try SystemError.check(r, "fsetxattr", path())
         return tag

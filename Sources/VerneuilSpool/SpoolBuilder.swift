@@ -2,7 +2,7 @@ import CVerneuil
 import VerneuilFormat
 import VerneuilSystem
 
-// A full snapshot without a lock, and without making anybody wait.
+// A full snapshot without a lock, and without making anybody wait: R6, where there is an epoch to complete, and R7.
 //
 // The builder reads the database chunk by chunk while transactions go on. What
 // it reads of a chunk may be half of one transaction and half of another; that

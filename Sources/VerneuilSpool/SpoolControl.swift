@@ -53,6 +53,8 @@ public struct ProducerRecord: Sendable {
     public var pendingSince: UInt64 = 0
     /// Transactions committed through this VFS since boot, for status.
     public var transactions: UInt64 = 0
+    /// Bytes of chunks that transactions fingerprinted since boot: what commits cost beyond system calls.
+    public var hashedBytes: UInt64 = 0
     public var state = SourceState()
     public var readyState = SourceState()
 
@@ -162,19 +164,21 @@ extension SpoolControl {
 
     /// Reads the page at `fd`; nil where a record stays torn or isn't one.
     static func read(_ fd: Int32, path: @autoclosure () -> String) throws(SystemError) -> SpoolControl? {
+        let room = UnsafeMutableRawPointer.allocate(byteCount: pageSize, alignment: 8)
+        defer { room.deallocate() }
+        return try read(fd, path: path(), room: room)
+    }
+
+    /// The same; `room` is for the page, aligned to 8.
+    static func read(
+        _ fd: Int32, path: @autoclosure () -> String, room: UnsafeMutableRawPointer
+    ) throws(SystemError) -> SpoolControl? {
         for attempt in 0..<20 {
             var control = SpoolControl()
-            var good = false
-            var n = 0
-            withUnsafeTemporaryAllocation(of: UInt64.self, capacity: pageSize / 8) { page in
-                let raw = UnsafeMutableRawBufferPointer(page)
-                n = vrn_pread(fd, raw.baseAddress, pageSize, 0)
-                guard n == pageSize else { return }
-                good = control.decode(UnsafePointer(page.baseAddress.unsafelyUnwrapped))
-            }
-            try SystemError.check(n, "pread", path())
-            if good { return control }
-            if n != pageSize { return nil }
+            let n = try SystemError.check(vrn_pread(fd, room, pageSize, 0), "pread", path())
+            guard n == pageSize else { return nil }
+            let page = room.bindMemory(to: UInt64.self, capacity: pageSize / 8)
+            if control.decode(UnsafePointer(page)) { return control }
             if attempt > 3 { usleep(100 << UInt32(min(attempt, 7))) }
         }
         return nil
@@ -193,6 +197,7 @@ extension SpoolControl {
         producer.otherBytes = p[7]
         producer.pendingSince = p[8]
         producer.transactions = p[9]
+        producer.hashedBytes = p[10]
         producer.state.decode(p + 12)
         producer.readyState.decode(p + 12 + SourceState.words)
         builder.epoch = b[1]
@@ -237,6 +242,7 @@ extension SpoolControl {
             p[7] = record.otherBytes
             p[8] = record.pendingSince
             p[9] = record.transactions
+            p[10] = record.hashedBytes
             record.state.encode(p + 12)
             record.readyState.encode(p + 12 + SourceState.words)
         }

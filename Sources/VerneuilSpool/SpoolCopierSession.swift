@@ -3,9 +3,9 @@ import VerneuilFormat
 import VerneuilSystem
 
 // The consumer's side. Copiers exclude one another by a lock that producers
-// don't know; all that they ever tell a producer is "copied up to here".
+// don't know (R8); all that they ever tell a producer is "copied up to here".
 //
-// Which snapshot a copier may take:
+// Which snapshot a copier may take (R9):
 //
 //   - the ready one, where it isn't copied yet: no producer touches it;
 //   - else the newest one, s: it stays still as well, *if* no transaction

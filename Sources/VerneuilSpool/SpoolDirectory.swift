@@ -13,7 +13,7 @@ import VerneuilSystem
 // even name it, and whoever comes first removes it.
 
 /// The spooling directory: what stands between commits and uploads. Holds no
-/// credential. Safe from any thread and process.
+/// credential, and is its owner's alone unless configured otherwise (S8). Safe from any thread and process.
 public struct SpoolDirectory: Sendable, Hashable {
     /// As configured.
     public let root: String

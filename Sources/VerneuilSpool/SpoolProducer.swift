@@ -36,9 +36,14 @@ public final class SpoolProducer: @unchecked Sendable {
     /// The last state known to be staged, for `isKnown`.
     private var known = SourceState()
 
+    /// Room for the control page.
+    private let page = UnsafeMutableRawPointer.allocate(byteCount: SpoolControl.pageSize, alignment: 8)
+
     public init(_ database: SpoolDatabase) {
         self.database = database
     }
+
+    deinit { page.deallocate() }
 
     /// Why a transaction could not build on the newest snapshot.
     public enum Doubt: String, Sendable {
@@ -79,7 +84,7 @@ public final class SpoolProducer: @unchecked Sendable {
                 }
             }
             guard case .some(let file) = control.asFd else { return nil }
-            if let records = try SpoolControl.read(file, path: database.controlPath) {
+            if let records = try SpoolControl.read(file, path: database.controlPath, room: page) {
                 if records.copier.retired == 0 { return records }
                 // The directory is being removed; the database has another by now, or will.
                 forget()
@@ -129,6 +134,7 @@ public final class SpoolProducer: @unchecked Sendable {
         record = records.producer
         let current = records.current
 
+        // R1: build on the newest snapshot only where the file is, beyond doubt, what it was then.
         let doubt: Doubt?
         if current.point.epoch == 0 {
             doubt = .firstUse
@@ -153,6 +159,7 @@ public final class SpoolProducer: @unchecked Sendable {
             record.staged = current.point
             record.state = current.state
             baseIsWhole = records.isCurrentWhole
+            // R2: copiers always find a snapshot that stays still.
             if baseIsWhole && record.ready <= copied && current.point > copied {
                 record.ready = current.point
                 record.readyState = current.state
@@ -174,6 +181,7 @@ public final class SpoolProducer: @unchecked Sendable {
             epoch = try EpochFiles.open(database, record.staged.epoch)
         }
         basePoolBytes = records.builder.epoch == record.staged.epoch ? records.builder.poolBytes : 0
+        // R3: from here on, until it is staged, nobody takes the file for the newest snapshot.
         record.begun = record.staged.sequence + 1
         try write()
         transaction = true
@@ -219,6 +227,7 @@ public final class SpoolProducer: @unchecked Sendable {
         let pinned: UInt64? = record.ready > copied && record.ready.epoch == epoch.number ? record.ready.sequence : nil
         var header: Fingerprint?
         var staged = 0
+        // R4: chunks and entries first, into places that the ready snapshot doesn't need.
         var at = 0
         while at < dirty.count, Int(dirty[at]) < count {
             // A run of neighbours shares one read and one write of the table.
@@ -246,6 +255,7 @@ public final class SpoolProducer: @unchecked Sendable {
             let now = wallClock()
             record.pendingSince = UInt64(now.seconds) &* 1_000_000_000 &+ UInt64(now.nanoseconds)
         }
+        // R5: last of all, the record.
         try write()
         known = state
         return Staged(point: record.staged, state: state, chunks: staged, isWhole: baseIsWhole)
@@ -273,6 +283,7 @@ public final class SpoolProducer: @unchecked Sendable {
             try readChunk(fd, path: path(), scratch, size, Int64(index) * Int64(Chunk.size))
             let chunk = UnsafeRawBufferPointer(start: scratch, count: size)
             let fingerprint = Chunk.fingerprint(chunk)
+            record.hashedBytes &+= UInt64(size)
             if index == 0 {
                 // SQLite file format, 1.3.3: in WAL mode the file alone is no database. (SQLite enters it without
                 // shared memory under locking_mode=EXCLUSIVE.)

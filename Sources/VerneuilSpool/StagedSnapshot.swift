@@ -99,7 +99,7 @@ public final class StagedSnapshot: Sendable {
     /// Whether the chunk's bytes stand in the spool.
     public func isSpooled(_ index: Int) -> Bool { places[index] != .none }
 
-    /// The bytes of chunk `index`, checked against its fingerprint. nil: they
+    /// The bytes of chunk `index`, checked against its fingerprint (R10). nil: they
     /// aren't here, or not any more what they were: the snapshot is not to be had from the spool.
     public func chunk(_ index: Int) throws(SystemError) -> [UInt8]? {
         let size = Chunk.length(ofChunk: index, databaseLength: state.length)

@@ -24,16 +24,15 @@ package func verneuil_linux_vfs_xDelete(
 /// A directory that can't be opened (no permission to read it) is passed over.
 @discardableResult
 func syncDirectoryIfPossible(of path: UnsafePointer<CChar>) -> Int32 {
-    let directory = Files.directory(of: String(cString: path))
-    let fd = vrn_open(directory, O_RDONLY | O_DIRECTORY, 0)
+    let fd = vrn_open_directory_of(path)
     if fd < 0 {
-        logFailure(SQLITE_CANTOPEN, "open", directory, errno: -fd)
+        logFailure(SQLITE_CANTOPEN, "open", Files.directory(of: String(cString: path)), errno: -fd)
         return SQLITE_OK
     }
     let result = vrn_fsync(fd)
     _ = vrn_close(fd)
     if result < 0 {
-        logFailure(VRN_IOERR_DIR_FSYNC, "fsync", directory, errno: -result)
+        logFailure(VRN_IOERR_DIR_FSYNC, "fsync", Files.directory(of: String(cString: path)), errno: -result)
         return VRN_IOERR_DIR_FSYNC
     }
     return SQLITE_OK

@@ -99,20 +99,22 @@ private struct FileOwner {
 
     mutating func find(_ path: UnsafePointer<CChar>, _ flags: Int32) -> Int32 {
         if flags & (SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_WAL) != 0 {
-            guard let database = databasePath(ofJournal: path) else { return SQLITE_OK }
-            return take(from: database)
+            // No strings here: with journal_mode=TRUNCATE and DELETE each commit opens its journal.
+            guard let count = lengthOfDatabasePath(ofJournal: path) else { return SQLITE_OK }
+            return take(from: path, count: count)
         }
         if flags & SQLITE_OPEN_DELETEONCLOSE != 0 {
             mode = 0o600
         } else if flags & SQLITE_OPEN_URI != 0, let model = vrn_sqlite3_uri_parameter(path, "modeof") {
-            return take(from: String(cString: model))
+            return take(from: model, count: strlen(model))
         }
         return SQLITE_OK
     }
 
-    private mutating func take(from path: String) -> Int32 {
+    /// - Parameter model: of another file, `count` bytes.
+    private mutating func take(from model: UnsafePointer<CChar>, count: Int) -> Int32 {
         var st = stat()
-        let result = vrn_stat(path, &st)
+        let result = vrn_stat_prefix(model, count, &st)
         if result < 0 {
             vrn_set_errno(-result)
             return VRN_IOERR_FSTAT
@@ -125,12 +127,12 @@ private struct FileOwner {
 
     /// `NAME-journal` is `NAME`'s. nil where the name isn't made like that, as
     /// with file names of eight and three characters.
-    private func databasePath(ofJournal path: UnsafePointer<CChar>) -> String? {
+    private func lengthOfDatabasePath(ofJournal path: UnsafePointer<CChar>) -> Int? {
         let bytes = UnsafeBufferPointer(start: path, count: strlen(path))
         guard let end = bytes.lastIndex(where: { $0 == CChar(UInt8(ascii: "-")) || $0 == CChar(UInt8(ascii: ".")) }),
             end > 0, bytes[end] == CChar(UInt8(ascii: "-"))
         else { return nil }
-        return String(decoding: UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(bytes)[..<end]), as: UTF8.self)
+        return end
     }
 
     /// Errors are passed over: only root may give files away, and the file works as it is.

@@ -19,7 +19,8 @@ final class ReplicatedDatabase {
     let replicator: Replicator
     static let host = "round.trip.example"
 
-    init(name: String = "app.db") throws {
+    /// - Parameter isParanoid: compare all that is staged with the database after each commit.
+    init(name: String = "app.db", isParanoid: Bool = true) throws {
         SQLiteTable.install()
         let directory = "/tmp/verneuil-round-\(getpid())-\(UInt64.random(in: 0...UInt64.max))"
         try Files.makeDirectories("\(directory)/\(Files.directory(of: name))")
@@ -28,7 +29,7 @@ final class ReplicatedDatabase {
         store = "\(directory)/store"
         var options = ReplicationOptions()
         options.hostName = Self.host
-        options.isParanoid = true
+        options.isParanoid = isParanoid
         var logger = Logger(label: "round trip")
         logger.logLevel = .error
         replicator = Replicator(

@@ -72,6 +72,19 @@ static inline int vrn_open(const char *path, int flags, unsigned mode) {
   }
   return fd < 0 ? -errno : fd;
 }
+/// The directory in which `path` is, for reading. Without a copy on the heap: on the way of a commit.
+static inline int vrn_open_directory_of(const char *path) {
+  char directory[PATH_MAX];
+  const char *slash = strrchr(path, '/');
+  if (!slash)
+    return vrn_open(".", O_RDONLY | O_DIRECTORY, 0);
+  size_t n = slash == path ? 1 : (size_t)(slash - path);
+  if (n >= sizeof directory)
+    return -ENAMETOOLONG;
+  memcpy(directory, path, n);
+  directory[n] = 0;
+  return vrn_open(directory, O_RDONLY | O_DIRECTORY, 0);
+}
 static inline int vrn_openat(int dir, const char *path, int flags, unsigned mode) {
   int fd;
   do {
@@ -102,6 +115,15 @@ static inline int vrn_fsync(int fd) { VRN_RETRY(int, fsync(fd)); }
 static inline int vrn_fdatasync(int fd) { VRN_RETRY(int, fdatasync(fd)); }
 static inline int vrn_fstat(int fd, struct stat *st) { return fstat(fd, st) < 0 ? -errno : 0; }
 static inline int vrn_stat(const char *p, struct stat *st) { return stat(p, st) < 0 ? -errno : 0; }
+/// stat(2) of the file whose path is the first `n` bytes of `p`.
+static inline int vrn_stat_prefix(const char *p, size_t n, struct stat *st) {
+  char path[PATH_MAX];
+  if (n >= sizeof path)
+    return -ENAMETOOLONG;
+  memcpy(path, p, n);
+  path[n] = 0;
+  return vrn_stat(path, st);
+}
 static inline int vrn_lstat(const char *p, struct stat *st) { return lstat(p, st) < 0 ? -errno : 0; }
 static inline int vrn_unlink(const char *p) { return unlink(p) < 0 ? -errno : 0; }
 static inline int vrn_rmdir(const char *p) { return rmdir(p) < 0 ? -errno : 0; }

@@ -49,6 +49,7 @@ let package = Package(
         .library(
             name: "VerneuilUploads",
             targets: ["VerneuilReplication", "VerneuilSpool", "VerneuilS3", "VerneuilStore", "VerneuilSystem", "CVerneuil"]),
+        .library(name: "CommitCounters", targets: ["CommitCounters"]),
         .library(name: "VerneuilReplicas", targets: ["VerneuilVFS", "VerneuilReplica", "VerneuilStore", "CVerneuil"]),
     ],
     dependencies: [
@@ -228,8 +229,17 @@ let package = Package(
                 "VerneuilStore", "VerneuilFormat", "VerneuilSystem",
             ],
             swiftSettings: swiftSettings, linkerSettings: zstd),
+        .target(name: "CAllocationCount", path: "Tests/Support/CAllocationCount"),
+        .target(
+            name: "CommitCounters", dependencies: ["CAllocationCount", "CSQLite", "CVerneuil", "VerneuilSpool", "VerneuilSystem"],
+            path: "Tests/Support/CommitCounters", swiftSettings: swiftSettings),
+        .executableTarget(
+            name: "commit-counter", dependencies: ["CommitCounters"], path: "Tests/Support/commit-counter",
+            swiftSettings: swiftSettings, linkerSettings: zstd),
         // Find the tool and the extension beside themselves.
-        .testTarget(name: "IntegrationTests", dependencies: ["verneuilctl", "verneuil-stress"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "IntegrationTests", dependencies: ["verneuilctl", "verneuil-stress", "commit-counter"],
+            swiftSettings: swiftSettings),
         .testTarget(
             name: "RoundTripTests",
             dependencies: [
@@ -280,7 +290,7 @@ let package = Package(
             name: "verneuil-stress",
             dependencies: [
                 "VerneuilVFS", "VerneuilReplication", "VerneuilReplica", "VerneuilSpool", "VerneuilStore", "VerneuilFormat",
-                "VerneuilSystem", "CVerneuil", "CSQLite", "CTestSupport", "VFSTestSupport", "FormatTestSupport",
+                "VerneuilSystem", "CVerneuil", "CSQLite", "CTestSupport", "VFSTestSupport", "FormatTestSupport", "CommitCounters",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],

@@ -19,7 +19,9 @@ let package = Package(
         .systemLibrary(name: "CBenchmarkSQLite"),
         // Knows the extension by its file alone, as any host does.
         .executableTarget(
-            name: "commit-bench", dependencies: ["CBenchmarkSQLite"], swiftSettings: [.swiftLanguageMode(.v6)]),
+            name: "commit-bench",
+            dependencies: ["CBenchmarkSQLite", .product(name: "CommitCounters", package: "verneuil")],
+            swiftSettings: [.swiftLanguageMode(.v6)], linkerSettings: [.linkedLibrary("zstd")]),
         .target(name: "CPlainLoop"),
         .executableTarget(
             name: "replica-bench",

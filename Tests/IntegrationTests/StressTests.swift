@@ -24,4 +24,23 @@ import Testing
         print(result.output)
         #expect(result.status == 0 && result.output.contains("kill ok"), "seed \(seed): \(result)")
     }
+
+    // P4, S1, S2
+    @Test(.timeLimit(.minutes(3)))
+    func aStoreThatIsNoUseCostsNeitherDiskNorMemoryNorTime() throws {
+        let seed = UInt32.random(in: 1...UInt32.max)
+        let result = try Products.shell(
+            "'\(Self.program)' bounds --seed \(seed) --seconds \(isQuick ? 4 : 12)", seconds: 120)
+        print(result.output)
+        #expect(result.status == 0 && result.output.contains("bounds ok"), "seed \(seed): \(result)")
+    }
+
+    // R6, S6
+    @Test(.timeLimit(.minutes(5)), arguments: isQuick ? [1] : [1, 1024])
+    func theFirstCommitDoesNotStallAndTheSnapshotIsFinishedUnderCommits(mebibytes: Int) throws {
+        let result = try Products.shell(
+            "'\(Self.program)' stall --mebibytes \(mebibytes) --real 32", seconds: 240)
+        print(result.output)
+        #expect(result.status == 0 && result.output.contains("stall ok"), "\(result)")
+    }
 }

@@ -96,6 +96,14 @@ final class Connection {
             code: sqlite3_extended_errcode(handle), message: String(cString: sqlite3_errmsg(handle)), statement: statement)
     }
 
+    /// Pages written in the middle of transactions, since the cache was full.
+    var spilledPages: Int {
+        var current: Int32 = 0
+        var peak: Int32 = 0
+        sqlite3_db_status(handle, SQLITE_DBSTATUS_CACHE_SPILL, &current, &peak, 0)
+        return Int(current)
+    }
+
     /// SQLITE_FCNTL_CHUNK_SIZE: the file grows and shrinks by so many bytes.
     func setGrowth(bytes: Int32) {
         var bytes = bytes

@@ -54,6 +54,7 @@ struct OraclePlayer: ParsableCommand {
         }
         if let alarm = StressLog.raised.first { throw Finding("replication said: \(alarm)") }
         judge.figures.note("commits", done)
+        judge.figures.add(player.coverage)
         Child.report(judge.figures)
     }
 }

@@ -13,6 +13,8 @@ final class Player {
     var random: SeededGenerator
     /// Whether other processes play as well: then locks are not kept for long.
     let isAlone: Bool
+    /// What was done, by kind: `Coverage.kinds`.
+    private(set) var coverage = Figures()
     private var seats: [Seat] = []
     /// Grow no larger than this, in bytes.
     private let sizeLimit: Int64
@@ -22,7 +24,9 @@ final class Player {
         var databases: [Int]
         /// journal_mode=OFF: there is no way back. What is rolled back, be it a statement that failed, leaves a damaged
         /// database, so nothing may get in this seat's way.
-        var hasNoJournal = false
+        var hasNoJournal: Bool { journal == "off" }
+        /// As the last journal_mode pragma was answered.
+        var journal = "delete"
         var isExclusive = false
         /// Steps that an open read transaction stays.
         var reads = 0
@@ -42,7 +46,14 @@ final class Player {
     }
 
     /// Closes what is open.
-    func leave() { seats = [] }
+    func leave() {
+        for seat in seats { leave(seat) }
+        seats = []
+    }
+
+    private func leave(_ seat: Seat) { coverage.note("spilled-pages", seat.connection.spilledPages) }
+
+    private func note(_ kind: String) { coverage.note(kind, 1) }
 
     func chance(_ percent: Int) -> Bool { Int.random(in: 0..<100, using: &random) < percent }
     func number(_ range: ClosedRange<Int>) -> Int { Int.random(in: range, using: &random) }
@@ -59,7 +70,7 @@ final class Player {
             return (0, [])
         }
         if chance(5) {
-            seats.remove(at: number(0...seats.count - 1))
+            leave(seats.remove(at: number(0...seats.count - 1)))
             return (0, [])
         }
         let seat = pick(seats)
@@ -76,14 +87,16 @@ final class Player {
         case 71..<76: try changeJournal(seat)
         case 76..<82: try attachOrDetach(seat)
         case 82..<86: try vacuum(seat)
-        case 86..<89: try tolerant(seat) { try seat.connection.rows("PRAGMA incremental_vacuum(\(number(1...200)))") }
+        case 86..<89: try incrementalVacuum(seat)
         case 89..<92: try changeLocking(seat)
         case 92..<94: try restoreInPlace(seat)
         case 94..<96: try tolerant(seat) { try seat.connection.rows("PRAGMA user_version=\(number(0...1000))") }
         case 96..<98: try tune(seat)
         default: try shrink(seat)
         }
-        return (seat.connection.commits - before, seat.databases)
+        let commits = seat.connection.commits - before
+        if commits > 0 { coverage.note("journal-\(seat.journal)", commits) }
+        return (commits, seat.databases)
     }
 
     /// Codes that come of others being at work, or of the random order of things.
@@ -133,7 +146,7 @@ final class Player {
 
     private func changeJournal(_ seat: Seat) throws {
         let mode = pick(["delete", "delete", "truncate", "truncate", "persist", "persist", "memory", "off"])
-        try tolerant(seat) { seat.hasNoJournal = try seat.connection.value("PRAGMA journal_mode=\(mode)") == "off" }
+        try tolerant(seat) { seat.journal = try seat.connection.value("PRAGMA journal_mode=\(mode)") }
         // One that replication's VFS can't offer: the answer is the mode in force. (Who holds the lock for good needs no
         // shared memory, and gets it.)
         if chance(10) && !seat.isExclusive {
@@ -178,29 +191,38 @@ final class Player {
             })
         else { return }
         var savepoints: [Int] = []
+        var written: Set<String> = []
         let canRollBack = !seat.hasNoJournal
         for _ in 0..<number(1...6) {
             if canRollBack && chance(15) {
                 savepoints.append(savepoints.count)
                 try connection.rows("SAVEPOINT s\(savepoints.count)")
+                note("savepoints")
             }
-            let isFine = try tolerant(seat) { try statement(seat, in: pick(seat.schemas)) }
+            let schema = pick(seat.schemas)
+            let isFine = try tolerant(seat) { try statement(seat, in: schema) }
+            if isFine { written.insert(schema) }
             if !isFine && !connection.isInTransaction { return }
             if !savepoints.isEmpty && chance(30) {
                 let word = chance(50) ? "RELEASE" : "ROLLBACK TO"
                 _ = try tolerant(seat) { try connection.rows("\(word) s\(savepoints.count)") }
-                if word == "RELEASE" { savepoints.removeLast() }
+                if word == "RELEASE" { savepoints.removeLast() } else { note("savepoints-rolled-back") }
             }
         }
         if canRollBack && chance(2) {
             // The application forgets it, in the middle of its transaction.
+            note("abandoned")
+            leave(seat)
             seats.removeAll { $0 === seat }
             return
         }
         if canRollBack && chance(15) {
             connection.rollBack()
+            note("rollbacks")
             return
         }
+        // SQLite takes a super-journal where several files have a journal on disk.
+        if written.count > 1 && ["delete", "truncate", "persist"].contains(seat.journal) { note("several-files") }
         for _ in 0..<20 where connection.isInTransaction {
             if try tolerant(seat, { try connection.rows("COMMIT") }) { break }
             // A reader in one of our own seats is in the way, and won't go while we wait.
@@ -272,15 +294,31 @@ final class Player {
 
     private func vacuum(_ seat: Seat) throws {
         try tolerant(seat) {
+            let before = try seat.connection.value("PRAGMA page_size")
             if chance(40) { try seat.connection.rows("PRAGMA page_size=\(pick([512, 1024, 2048, 4096, 32_768, 65_536]))") }
             if chance(30) { try seat.connection.rows("PRAGMA auto_vacuum=\(number(0...2))") }
             try seat.connection.rows("VACUUM")
+            note("vacuums")
+            if try seat.connection.value("PRAGMA page_size") != before { note("page-size-changes") }
+        }
+    }
+
+    private func incrementalVacuum(_ seat: Seat) throws {
+        try tolerant(seat) {
+            let before = try seat.connection.number("PRAGMA page_count")
+            try seat.connection.rows("PRAGMA incremental_vacuum(\(number(1...200)))")
+            if try seat.connection.number("PRAGMA page_count") < before { note("incremental-vacuums") }
         }
     }
 
     private func shrink(_ seat: Seat) throws {
-        try tolerant(seat) { try seat.connection.rows("DELETE FROM main.t\(number(0...3))") }
-        if chance(50) { try tolerant(seat) { try seat.connection.rows("VACUUM") } }
+        try tolerant(seat) {
+            let before = try seat.connection.number("PRAGMA page_count")
+            try seat.connection.rows("DELETE FROM main.t\(number(0...3))")
+            if chance(50) { try seat.connection.rows("VACUUM") }
+            if try seat.connection.number("PRAGMA page_count") < before { note("truncations") }
+            if try seat.connection.value("PRAGMA auto_vacuum") == "1" { note("auto-vacuum") }
+        }
     }
 
     /// Another database's content over this one's, in place.
@@ -290,6 +328,16 @@ final class Player {
         try tolerant(seat) {
             let source = try Connection(arena.database(index), vfs: "verneuil")
             try seat.connection.copyAll(from: source)
+            note("restores-in-place")
         }
     }
+}
+
+/// What a run must have done to say anything.
+enum Coverage {
+    static let kinds = [
+        "journal-delete", "journal-truncate", "journal-persist", "journal-memory", "journal-off", "savepoints",
+        "savepoints-rolled-back", "rollbacks", "abandoned", "spilled-pages", "several-files", "vacuums", "page-size-changes",
+        "incremental-vacuums", "auto-vacuum", "truncations", "restores-in-place",
+    ]
 }

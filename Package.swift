@@ -294,7 +294,7 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
-            path: "Tests/Support/verneuil-stress", swiftSettings: swiftSettings, linkerSettings: zstd),
+            path: "Tests/Support/verneuil-stress", exclude: ["README.md"], swiftSettings: swiftSettings, linkerSettings: zstd),
     ]
 )
 

@@ -243,7 +243,7 @@ let package = Package(
         .testTarget(
             name: "RoundTripTests",
             dependencies: [
-                "CSQLite", "CVerneuil", "CZstd", "ManifestProto", "ReplicaTestSupport", "VerneuilVFS", "VerneuilReplication",
+                "CSQLite", "CVerneuil", "CZstd", "FormatTestSupport", "ManifestProto", "ReplicaTestSupport", "VerneuilVFS", "VerneuilReplication",
                 "VerneuilReplica", "VerneuilSpool", "VerneuilStore", "VerneuilFormat", "VerneuilSystem",
                 .product(name: "Logging", package: "swift-log"),
             ],

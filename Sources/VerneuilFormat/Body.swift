@@ -53,12 +53,17 @@ public enum Body {
     public static func decodeChunk(
         _ body: [UInt8], expecting: Fingerprint, length: Int
     ) throws(FormatError) -> [UInt8] {
+        var found = ""
         do throws(FormatError) {
             return try decode(body, limit: length) { bytes in
-                bytes.count == length && Chunk.fingerprint(bytes) == expecting
+                guard bytes.count == length else { return false }
+                let fingerprint = Chunk.fingerprint(bytes)
+                if fingerprint != expecting { found = " with this fingerprint, found \(fingerprint.chunkName)" }
+                return fingerprint == expecting
             }
         } catch {
-            throw FormatError("chunk \(expecting.chunkName)", "\(error.what) \(error.reason); \(length) bytes expected")
+            throw FormatError(
+                "chunk \(expecting.chunkName)", "\(error.what) \(error.reason); \(length) bytes expected\(found)")
         }
     }
 

@@ -135,7 +135,7 @@ package final class ChunkCache: @unchecked Sendable {
 
     /// Waits until the chunk is loaded.
     func load(_ entry: Int32) throws(ReplicaError) -> UInt {
-        switch begin(entry, urgent: true) {
+        switch begin(entry, .urgent) {
         case .loaded(let address): return address
         case .loading(let load): return try load.result.take().get()
         }
@@ -145,15 +145,15 @@ package final class ChunkCache: @unchecked Sendable {
     /// - Returns: its address where it is loaded already.
     @discardableResult
     func request(_ entry: Int32) -> UInt? {
-        if case .loaded(let address) = begin(entry, urgent: true) { return address }
+        if case .loaded(let address) = begin(entry, .urgent) { return address }
         return nil
     }
 
     /// Has a chunk loaded that will probably be wanted. Where that fails, whoever wants it will see why.
     /// - Returns: its address where it is loaded already.
     @discardableResult
-    func loadAhead(_ entry: Int32) -> UInt? {
-        if case .loaded(let address) = begin(entry, urgent: false) { return address }
+    func loadAhead(_ entry: Int32, _ priority: ChunkSource.Priority) -> UInt? {
+        if case .loaded(let address) = begin(entry, priority) { return address }
         return nil
     }
 
@@ -168,7 +168,7 @@ package final class ChunkCache: @unchecked Sendable {
         case loading(Load)
     }
 
-    private func begin(_ entry: Int32, urgent: Bool) -> State {
+    private func begin(_ entry: Int32, _ priority: ChunkSource.Priority) -> State {
         if entry == Self.zeroEntry, let zeros = Zeros.address { return .loaded(zeros) }
         lock.lock()
         let known = entries[Int(entry)]
@@ -178,12 +178,12 @@ package final class ChunkCache: @unchecked Sendable {
         }
         if let load = known.load {
             lock.unlock()
-            if urgent, let request = load.request { source.hurry(request) }
+            if let request = load.request { source.hurry(request, priority) }
             return .loading(load)
         }
         let load = Load()
         let request = ChunkSource.Request(
-            known.key.fingerprint, length: Int(known.key.length), urgent: urgent
+            known.key.fingerprint, length: Int(known.key.length), priority: priority
         ) { [weak self] in
             self?.finish(Int(entry), load, $0)
         }

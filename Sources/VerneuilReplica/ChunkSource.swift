@@ -10,7 +10,10 @@ import VerneuilSystem
 /// - A source that has no such object, another object, or no answer, is passed over for the next.
 /// - Sizes are bounded before anything is allocated or unpacked.
 /// - At most `parallelism` requests are in flight, plus a quarter of that for
-///   those that somebody waits for, so that read-ahead never makes a reader wait.
+///   those that somebody waits for, so that read-ahead never makes a reader wait
+///   (`Priority`). A request that has its answer is not in flight: the next goes
+///   out before the answer is unpacked. No more than twice `parallelism` are
+///   either in flight or being unpacked, so that memory is bounded.
 ///
 /// Requests need no thread while they wait for the network. Safe from any
 /// thread; belongs to one process (a forked child makes its own).
@@ -23,11 +26,27 @@ public final class ChunkSource: @unchecked Sendable {
     /// zstd adds a few bytes to what can't be compressed; other programs' frames may add more.
     private static let chunkBodyLimit = 2 * Chunk.size
 
+    /// Whose turn it is, and how much of the network it may use.
+    package enum Priority: Int, Comparable, Sendable {
+        /// Nobody is about to want it: goes out where less than a quarter of `parallelism` is in use.
+        case background
+        /// Will probably be wanted soon: `parallelism`.
+        case ahead
+        /// Somebody waits for it: `parallelism` and a quarter.
+        case urgent
+
+        package static func < (a: Priority, b: Priority) -> Bool { a.rawValue < b.rawValue }
+    }
+
     private let workers: Workers
     private let lock = Lock()
+    // Under the lock:
     private var urgent = Queue<Request>()
     private var ahead = Queue<Request>()
+    private var background = Queue<Request>()
+    /// Requests without an answer, and those that have begun and are not finished.
     private var inFlight = 0
+    private var unfinished = 0
 
     /// - Parameter parallelism: GETs in flight at most.
     public init(caches: [CacheDirectory], stores: [any ObjectStore], parallelism: Int = 64) {
@@ -43,18 +62,20 @@ public final class ChunkSource: @unchecked Sendable {
     package final class Request: @unchecked Sendable {
         let fingerprint: Fingerprint
         let length: Int
+        // Of the thread that works on it:
         fileprivate var completion: Completion?
         fileprivate var attempts: [FetchError.Attempt] = []
         // Under the source's lock:
-        fileprivate var isUrgent: Bool
+        fileprivate var priority: Priority
         fileprivate var isStarted = false
+        fileprivate var isInFlight = false
 
         package init(
-            _ fingerprint: Fingerprint, length: Int, urgent: Bool, completion: @escaping Completion
+            _ fingerprint: Fingerprint, length: Int, priority: Priority, completion: @escaping Completion
         ) {
             self.fingerprint = fingerprint
             self.length = length
-            isUrgent = urgent
+            self.priority = priority
             self.completion = completion
         }
     }
@@ -65,50 +86,61 @@ public final class ChunkSource: @unchecked Sendable {
     /// looked for in the caches on the calling thread.
     package func start(_ request: Request) {
         lock.lock()
-        if request.isUrgent { urgent.append(request) } else { ahead.append(request) }
+        let isUrgent = request.priority == .urgent
+        enqueue(request)
         let next = takeNext()
         lock.unlock()
         guard let next else { return }
-        if next === request, request.isUrgent { begin(next) } else { workers.submit(urgent: false) { self.begin(next) } }
+        if next === request, isUrgent { begin(next) } else { workers.submit(urgent: true) { self.begin(next) } }
     }
 
-    /// Somebody waits now for what was asked for ahead.
-    package func hurry(_ request: Request) {
+    /// What was asked for is wanted sooner than was thought.
+    package func hurry(_ request: Request, _ priority: Priority) {
         lock.lock()
-        guard !request.isStarted, !request.isUrgent else { return lock.unlock() }
-        request.isUrgent = true
-        urgent.append(request)  // its place in the other queue is skipped, as it will be started
+        guard !request.isStarted, request.priority < priority else { return lock.unlock() }
+        request.priority = priority
+        enqueue(request)  // its place in the other queue is skipped, as it will be started
         let next = takeNext()
         lock.unlock()
-        if let next { begin(next) }
+        guard let next else { return }
+        if priority == .urgent { begin(next) } else { workers.submit(urgent: true) { self.begin(next) } }
     }
 
     /// Waits for one chunk.
     public func chunk(_ fingerprint: Fingerprint, length: Int) throws(ReplicaError) -> [UInt8] {
         let box = Handover<Result<[UInt8], ReplicaError>>()
-        start(Request(fingerprint, length: length, urgent: true) { box.put($0) })
+        start(Request(fingerprint, length: length, priority: .urgent) { box.put($0) })
         return try box.take().get()
+    }
+
+    /// Under the lock.
+    private func enqueue(_ request: Request) {
+        switch request.priority {
+        case .urgent: urgent.append(request)
+        case .ahead: ahead.append(request)
+        case .background: background.append(request)
+        }
     }
 
     /// Under the lock: the next request that may go out, counted as in flight.
     private func takeNext() -> Request? {
-        if inFlight < parallelism + max(1, parallelism / 4) {
-            while let request = urgent.popFirst() {
-                if request.isStarted { continue }
-                return mark(request)
-            }
-        }
-        if inFlight < parallelism {
-            while let request = ahead.popFirst() {
-                if request.isStarted { continue }
-                return mark(request)
-            }
+        if inFlight < parallelism + max(1, parallelism / 4), let next = Self.first(of: &urgent) { return mark(next) }
+        guard unfinished < 2 * parallelism else { return nil }
+        if inFlight < parallelism, let next = Self.first(of: &ahead) { return mark(next) }
+        if inFlight < max(1, parallelism / 4), let next = Self.first(of: &background) { return mark(next) }
+        return nil
+    }
+    private static func first(of queue: inout Queue<Request>) -> Request? {
+        while let request = queue.popFirst() {
+            if !request.isStarted { return request }
         }
         return nil
     }
     private func mark(_ request: Request) -> Request {
         request.isStarted = true
+        request.isInFlight = true
         inFlight += 1
+        unfinished += 1
         return request
     }
 
@@ -140,10 +172,27 @@ public final class ChunkSource: @unchecked Sendable {
                 object: "chunk \(request.fingerprint.chunkName)", attempts: request.attempts)
             return finish(request, .failure(.fetch(error)))
         }
+        lock.withLock {
+            if !request.isInFlight { inFlight += 1 }
+            request.isInFlight = true
+        }
         let get = GetRequest(.chunks, request.fingerprint.chunkName, limit: Self.chunkBodyLimit)
         stores[i].get(get) { answer in
-            self.workers.submit(urgent: request.isUrgent) { self.receive(answer, from: i, for: request) }
+            self.lock.lock()
+            self.land(request)
+            let next = self.takeNext()
+            let isUrgent = request.priority == .urgent
+            self.lock.unlock()
+            // Sending comes before unpacking, which takes longer.
+            if let next { self.workers.submit(urgent: true) { self.begin(next) } }
+            self.workers.submit(urgent: isUrgent) { self.receive(answer, from: i, for: request) }
         }
+    }
+
+    /// Under the lock: the request is not in flight any more.
+    private func land(_ request: Request) {
+        if request.isInFlight { inFlight -= 1 }
+        request.isInFlight = false
     }
 
     private func receive(_ answer: Result<GetResult, StoreError>, from i: Int, for request: Request) {
@@ -168,11 +217,12 @@ public final class ChunkSource: @unchecked Sendable {
 
     private func finish(_ request: Request, _ result: Result<[UInt8], ReplicaError>) {
         lock.lock()
-        inFlight -= 1
+        land(request)
+        unfinished -= 1
         let next = takeNext()
         let completion = request.completion.take()
         lock.unlock()
-        if let next { workers.submit(urgent: false) { self.begin(next) } }
+        if let next { workers.submit(urgent: true) { self.begin(next) } }
         completion?(result)
     }
 

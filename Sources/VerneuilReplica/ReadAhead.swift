@@ -2,53 +2,65 @@
 /// it, in the manner of the kernel's read-ahead for files.
 ///
 /// A stream begins where a chunk that isn't loaded follows the last such one,
-/// or several that are loaded: then the next few are loaded. When the reader
-/// touches what was loaded ahead last, the next window, twice as large, is
-/// asked for: it is on its way while the reader goes through this one, and with
-/// the largest window the source's requests in flight are always used up.
+/// or several that are loaded. From then on four times what the stream has read
+/// is kept loaded, or on its way, ahead of the reader, up to twice what may be
+/// in flight: one half travels while the other is unpacked and read. More is
+/// asked for in small steps, so that all requests that may be in flight are.
+/// So a reader that stops has had at most five times what it read loaded, and
+/// the full speed is reached after four round trips. Loaded chunks before one
+/// that isn't may be there for other reasons, and count as three.
 package struct ReadAhead: Sendable, Equatable {
-    /// Chunks of the first window.
-    private static let first = 4
+    /// The least to keep ahead, in chunks.
+    private static let least = 4
+    /// Chunks ahead per chunk that was read.
+    private static let growth = 4
     /// So many loaded chunks before one that isn't make a stream.
     private static let history = 3
 
-    /// Chunks of the largest window: as many as may be in flight.
+    /// Chunks to keep ahead at most.
     private let largest: Int
     /// Chunks in the file.
     private let count: Int
-    private var window = 0
     private var lastMiss = -2
-    /// Touching one of these asks for the next window.
+    /// Where the stream began, and the first chunk beyond what it has asked for.
+    private var start = 0
+    private var end = 0
+    /// Touching one of these asks for more.
     package private(set) var trigger: Range<Int> = 0..<0
 
-    package init(count: Int, largest: Int) {
+    /// - Parameters:
+    ///   - count: chunks in the file.
+    ///   - parallelism: requests that may be in flight.
+    package init(count: Int, parallelism: Int) {
         self.count = count
-        self.largest = max(largest, Self.first)
+        largest = max(2 * parallelism, Self.least)
     }
 
     /// Chunk `i` has to be waited for.
-    /// - Parameter run: how many chunks directly before it are loaded, or being loaded; at most `limit` matter.
+    /// - Parameter run: how many chunks directly before it are loaded, or being loaded, counting up to `limit`.
     /// - Returns: what to load besides, in order.
     package mutating func missed(_ i: Int, loadedBefore run: (_ limit: Int) -> Int) -> Range<Int> {
-        if trigger.contains(i) { return touched(i) }
+        if i >= start, i < end { return touched(i) }
         defer { lastMiss = i }
-        let before = i == lastMiss + 1 ? 1 : run(largest)
+        let before = i == lastMiss + 1 ? 1 : run(Self.history)
         guard i == lastMiss + 1 || before >= Self.history else { return i..<i }
-        window = min(max(Self.first, before), largest)
-        return ask(from: i + 1)
+        start = i - before
+        end = i + 1
+        return advance(to: i)
     }
 
-    /// Chunk `i`, in `trigger`, was touched.
+    /// Chunk `i` was touched.
     package mutating func touched(_ i: Int) -> Range<Int> {
         guard trigger.contains(i) else { return i..<i }
         lastMiss = i
-        window = min(2 * window, largest)
-        return ask(from: trigger.upperBound)
+        return advance(to: i)
     }
 
-    private mutating func ask(from start: Int) -> Range<Int> {
-        let start = min(start, count)
-        trigger = start..<min(start + window, count)
-        return trigger
+    private mutating func advance(to i: Int) -> Range<Int> {
+        let window = min(max(Self.least, Self.growth * (i - start + 1)), largest)
+        let new = min(end, count)..<min(max(end, i + 1 + window), count)
+        end = new.upperBound
+        trigger = min(i + 1 + window / 8, end)..<end
+        return new
     }
 }

@@ -13,6 +13,8 @@ public final class Replica: @unchecked Sendable {
     public let location: ReplicaLocation
     /// Owns the cache; a registry refers to its replicas weakly.
     private let registry: ReplicaRegistry
+    /// Of all snapshots together.
+    private let allowance = TreeAhead.Allowance()
 
     private let lock = Lock()
     // Under the lock:
@@ -152,7 +154,7 @@ public final class Replica: @unchecked Sendable {
             }
             let snapshot = try Snapshot(
                 manifest, fetched: now, cache: registry.cache, policy: registry.environment.policy,
-                readAheadLimit: registry.environment.parallelism)
+                parallelism: registry.environment.parallelism, allowance: allowance)
             try snapshot.preload()
             return Known(
                 snapshot: snapshot, origin: stored.origin, tag: stored.tag, body: body, changeCounter: counter)

@@ -14,6 +14,8 @@ public struct Restore: Sendable {
         public var base: String?
         /// Read back what was written, before the file takes its name.
         public var verify = true
+        /// Called with the path of the finished file before it is given its name; what it throws keeps it from that.
+        public var inspect: (String) throws(ReplicaError) -> Void = { _ in }
         /// Called on the thread that restores, several times a second.
         public var progress: (Progress) -> Void = { _ in }
         public init() {}
@@ -65,6 +67,7 @@ public struct Restore: Sendable {
             throw .system(error)
         }
         try fetch(&work, to: target.partial, options)
+        try options.inspect(target.partial.path)
         try target.publish()
         return work.report
     }
@@ -117,12 +120,13 @@ public struct Restore: Sendable {
             }
         }
         for group in work.missing {
-            wait(below: 2 * source.parallelism)
+            // In flight, being unpacked, and ready to go out.
+            wait(below: 3 * source.parallelism)
             if flow.lock.withLock({ flow.failure != nil }) { break }
             flow.lock.withLock { flow.outstanding += 1 }
             let first = group[0]
             source.start(
-                ChunkSource.Request(manifest.chunks[first], length: length(first), urgent: false) { fetched in
+                ChunkSource.Request(manifest.chunks[first], length: length(first), priority: .ahead) { fetched in
                     let result = fetched.flatMap { bytes in Self.write(bytes, to: fd, at: group, path) }
                     flow.lock.lock()
                     flow.outstanding -= 1

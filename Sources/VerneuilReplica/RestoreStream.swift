@@ -19,7 +19,7 @@ extension Restore {
         }
         // Chunks on their way: a ring, in the order of the file. Handlers of a
         // stream that has ended fill boxes that nobody looks at.
-        let window = 2 * source.parallelism
+        let window = 3 * source.parallelism
         var coming = [Handover<Result<[UInt8], ReplicaError>>?](repeating: nil, count: window)
         let zeros = [UInt8](repeating: 0, count: Chunk.size)
         var asked = 0
@@ -30,7 +30,7 @@ extension Restore {
                     let box = Handover<Result<[UInt8], ReplicaError>>()
                     coming[asked % window] = box
                     source.start(
-                        ChunkSource.Request(manifest.chunks[asked], length: length(asked), urgent: false) { box.put($0) })
+                        ChunkSource.Request(manifest.chunks[asked], length: length(asked), priority: .ahead) { box.put($0) })
                 }
                 asked += 1
             }

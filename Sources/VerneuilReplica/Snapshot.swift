@@ -33,15 +33,18 @@ public final class Snapshot: @unchecked Sendable {
 
     /// Address of each chunk's bytes; 0 while it is not loaded, or nobody has looked. `vrn_slot_load` reads them.
     package let slots: UnsafeMutablePointer<UInt>
-    /// Largest window for reading ahead.
-    package let readAheadLimit: Int
+    /// How many requests may be in flight.
+    package let parallelism: Int
+    private let tree: TreeAhead
 
     /// - Parameters:
     ///   - manifest: verified, as `ManifestSource.resolve` answers it.
     ///   - fetched: when.
+    ///   - allowance: what may be loaded on a guess.
     /// - Throws: where there is no room for the bundled chunks.
     package init(
-        _ manifest: Manifest, fetched: FileTime, cache: ChunkCache, policy: LoadingPolicy, readAheadLimit: Int
+        _ manifest: Manifest, fetched: FileTime, cache: ChunkCache, policy: LoadingPolicy, parallelism: Int,
+        allowance: TreeAhead.Allowance
     ) throws(ReplicaError) {
         length = manifest.length
         ctime = FileTime(seconds: manifest.ctime, nanoseconds: Int64(manifest.ctimeNanoseconds))
@@ -51,7 +54,8 @@ public final class Snapshot: @unchecked Sendable {
         chunkCount = manifest.chunks.count
         self.cache = cache
         self.policy = policy
-        self.readAheadLimit = readAheadLimit
+        self.parallelism = parallelism
+        tree = TreeAhead(allowance: allowance, parallelism: parallelism)
         self.fetched = Atomic(fetched.seconds * 1_000_000_000 + fetched.nanoseconds)
         entries = cache.retain(manifest.chunks, length: manifest.length)
         // One more, for who looks at the end of the file.
@@ -109,10 +113,17 @@ public final class Snapshot: @unchecked Sendable {
     }
 
     /// Has chunks loaded, without waiting for them.
-    package func loadAhead(_ range: Range<Int>) {
-        for i in range where vrn_slot_load(slots + i) == 0 {
-            if let address = cache.loadAhead(entries[i]) { vrn_slot_store(slots + i, address) }
+    package func loadAhead(_ chunks: Range<Int>) { load(chunks, .ahead) }
+
+    private func load(_ chunks: some Sequence<Int>, _ priority: ChunkSource.Priority) {
+        for i in chunks where vrn_slot_load(slots + i) == 0 {
+            if let address = cache.loadAhead(entries[i], priority) { vrn_slot_store(slots + i, address) }
         }
+    }
+
+    /// Has chunks loaded that will probably be wanted after the page at `offset`, which has to be waited for.
+    package func loadTreeAhead(missed offset: UInt64) {
+        load(tree.missed(offset, in: self), .ahead)
     }
 
     /// How many chunks directly before `i` are loaded or on their way, counting up to `limit`.
@@ -126,18 +137,23 @@ public final class Snapshot: @unchecked Sendable {
         return run
     }
 
+    /// How many chunks the policy loads first.
+    var initialChunks: Int { policy.initialChunks(of: chunkCount) }
+
     /// Loads what the policy asks for: all, and waits; or some, and doesn't.
     package func preload() throws(ReplicaError) {
-        let initial = policy.initialChunks(of: chunkCount)
         guard policy == .eager else {
-            loadAhead(0..<initial)
-            if initial < chunkCount { loadAhead(chunkCount - 1..<chunkCount) }
+            // Who looks something up comes first: nobody waits for these.
+            load(0..<initialChunks, .background)
+            if chunkCount > 0 { load([chunkCount - 1], .ahead) }
+            load(tree.roots(of: self), .ahead)
             return
         }
         // As many on their way as the source takes, and as many again to follow.
-        let window = 2 * readAheadLimit
+        let window = 2 * parallelism
+        let step = max(1, parallelism / 4)
         for i in 0..<chunkCount {
-            if i % readAheadLimit == 0 { loadAhead(i..<min(i + window, chunkCount)) }
+            if i % step == 0 { loadAhead(i..<min(i + window, chunkCount)) }
             _ = try address(ofChunk: i)
         }
     }

@@ -25,7 +25,7 @@ final class SnapshotConnection {
         self.snapshot = snapshot
         self.name = name
         self.isFrozen = isFrozen
-        ahead = ReadAhead(count: snapshot.chunkCount, largest: snapshot.readAheadLimit)
+        ahead = ReadAhead(count: snapshot.chunkCount, parallelism: snapshot.parallelism)
     }
 
     /// Lets xRead and xFetch see what is in use.
@@ -48,7 +48,7 @@ final class SnapshotConnection {
         if isUsed { header.leave(snapshot) }
         isUsed = false
         snapshot = newest
-        ahead = ReadAhead(count: newest.chunkCount, largest: newest.readAheadLimit)
+        ahead = ReadAhead(count: newest.chunkCount, parallelism: newest.parallelism)
         publish(to: file)
         return true
     }
@@ -84,7 +84,7 @@ final class SnapshotConnection {
                 let position = offset + UInt64(done)
                 let within = Int(position % UInt64(Chunk.size))
                 let count = min(present - done, Chunk.size - within)
-                let address = try load(Int(position / UInt64(Chunk.size)), for: file)
+                let address = try load(Int(position / UInt64(Chunk.size)), at: position, for: file)
                 if let source = UnsafeRawPointer(bitPattern: address) { memcpy(target + done, source + within, count) }
                 done += count
             }
@@ -99,7 +99,10 @@ final class SnapshotConnection {
     }
 
     /// Where chunk `i` is; waits for it, and has others loaded that will be wanted next.
-    private func load(_ i: Int, for file: UnsafeMutablePointer<vrn_snapshot_file>) throws(ReplicaError) -> UInt {
+    /// - Parameter position: what is read, in bytes of the database.
+    private func load(
+        _ i: Int, at position: UInt64, for file: UnsafeMutablePointer<vrn_snapshot_file>
+    ) throws(ReplicaError) -> UInt {
         let loaded = snapshot.loadedAddress(ofChunk: i)
         let trigger = ahead.trigger
         let next: Range<Int>
@@ -108,6 +111,7 @@ final class SnapshotConnection {
         } else {
             // First on its way, before what is not needed yet.
             snapshot.request(i)
+            snapshot.loadTreeAhead(missed: position)
             next = ahead.missed(i) { snapshot.run(before: i, limit: $0) }
         }
         snapshot.loadAhead(next)

@@ -224,7 +224,7 @@ public final class Verifier: Sendable {
             wait(below: 2 * source.parallelism)
             flow.lock.withLock { flow.outstanding += 1 }
             source.start(
-                ChunkSource.Request(chunk.fingerprint, length: chunk.length, urgent: false) { result in
+                ChunkSource.Request(chunk.fingerprint, length: chunk.length, priority: .ahead) { result in
                     flow.lock.withLock {
                         flow.outstanding -= 1
                         flow.done += UInt64(chunk.length)

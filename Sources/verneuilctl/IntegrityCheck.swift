@@ -14,6 +14,13 @@ enum IntegrityCheck {
             for suffix in ["", ".partial", "-journal"] { try? Files.remove(path + suffix) }
         }
         _ = try restore.write(to: path)
+        guard let complaints = complaints(about: path) else { return nil }
+        return .init(
+            .bad, "the restored database", expected: "\"ok\" from PRAGMA integrity_check", found: complaints)
+    }
+
+    /// What `PRAGMA integrity_check` says of a file that nobody has open; nil where that is "ok".
+    static func complaints(about path: String) -> String? {
         var db: OpaquePointer?
         defer { sqlite3_close(db) }
         var lines: [String] = []
@@ -28,9 +35,6 @@ enum IntegrityCheck {
             sqlite3_finalize(statement)
         }
         if code != SQLITE_DONE { lines.append(String(cString: sqlite3_errmsg(db))) }
-        if lines == ["ok"] { return nil }
-        return .init(
-            .bad, "the restored database", expected: "\"ok\" from PRAGMA integrity_check",
-            found: lines.joined(separator: "; "))
+        return lines == ["ok"] ? nil : lines.joined(separator: "; ")
     }
 }

@@ -31,11 +31,16 @@ struct RestoreCommand: Tool {
     @Flag(inversion: .prefixedNo, help: "Read the finished file again before it takes its name.")
     var verify = true
 
+    @Flag(help: "Have SQLite check the database before it takes its name (PRAGMA integrity_check).")
+    var integrityCheck = false
+
     @Flag(help: "Print a JSON object: length, and where its bytes came from.")
     var json = false
 
     func validate() throws {
-        if out == nil, base != nil || force || json { throw ValidationError("--base, --force and --json go with --out.") }
+        if out == nil, base != nil || force || json || integrityCheck {
+            throw ValidationError("--base, --force, --integrity-check and --json go with --out.")
+        }
     }
 
     func perform(_ context: Context) throws {
@@ -56,6 +61,13 @@ struct RestoreCommand: Tool {
         options.force = force
         options.verify = verify
         options.progress = bar.show
+        if integrityCheck {
+            options.inspect = { path throws(ReplicaError) in
+                guard let complaints = IntegrityCheck.complaints(about: path) else { return }
+                throw .refused(
+                    "the database is as it was stored, but SQLite's integrity check says: \(complaints); it is left in \(path)")
+            }
+        }
         let report: Restore.Report
         do {
             report = try restore.write(to: out, options: options)

@@ -19,8 +19,13 @@ final class ReplicatedDatabase {
     let replicator: Replicator
     static let host = "round.trip.example"
 
-    /// - Parameter isParanoid: compare all that is staged with the database after each commit.
-    init(name: String = "app.db", isParanoid: Bool = true) throws {
+    /// - Parameters:
+    ///   - isParanoid: compare all that is staged with the database after each commit.
+    ///   - caches: which the copiers fill.
+    init(
+        name: String = "app.db", isParanoid: Bool = true, caches: [CacheDirectory] = [],
+        _ adjust: (inout ReplicationOptions) -> Void = { _ in }
+    ) throws {
         SQLiteTable.install()
         let directory = "/tmp/verneuil-round-\(getpid())-\(UInt64.random(in: 0...UInt64.max))"
         try Files.makeDirectories("\(directory)/\(Files.directory(of: name))")
@@ -30,12 +35,17 @@ final class ReplicatedDatabase {
         var options = ReplicationOptions()
         options.hostName = Self.host
         options.isParanoid = isParanoid
+        adjust(&options)
         var logger = Logger(label: "round trip")
         logger.logLevel = .error
+        let publish: @Sendable (Fingerprint, [UInt8]) -> Void = { fingerprint, bytes in
+            for cache in caches { cache.publish(fingerprint, bytes) }
+        }
         replicator = Replicator(
             spool: SpoolDirectory("\(directory)/spool"),
             targets: [ReplicationTarget(DirectoryStore(path: store, sync: false))], options: options,
-            logger: logger)
+            logger: logger,
+            didStoreChunk: caches.isEmpty ? nil : publish)
         ReplicatedVFS.replicator = replicator
         #expect(LinuxVFS.register(makeDefault: false) == SQLITE_OK)
         #expect(ReplicatedVFS.register(makeDefault: false) == SQLITE_OK)

@@ -98,7 +98,7 @@ import VerneuilStore
             _ = store.takeMostInFlight()
             let done = Counter()
             for (i, chunk) in chunks.enumerated() {
-                source.start(ChunkSource.Request(chunk, length: "chunk \(i)".utf8.count, urgent: false) { result in
+                source.start(ChunkSource.Request(chunk, length: "chunk \(i)".utf8.count, priority: .ahead) { result in
                     if case .success(let bytes) = result, bytes == Array("chunk \(i)".utf8) { done.add() }
                 })
             }
@@ -114,7 +114,7 @@ import VerneuilStore
         store.setDelay(0.05)
         let source = ChunkSource(caches: [], stores: [store], parallelism: 4)
         for (i, chunk) in chunks.enumerated().dropLast() {
-            source.start(ChunkSource.Request(chunk, length: "chunk \(i)".utf8.count, urgent: false) { _ in })
+            source.start(ChunkSource.Request(chunk, length: "chunk \(i)".utf8.count, priority: .ahead) { _ in })
         }
         let start = Date()
         _ = try source.chunk(chunks[99], length: "chunk 99".utf8.count)
@@ -131,15 +131,48 @@ import VerneuilStore
         let start = Date()
         var last: ChunkSource.Request?
         for (i, chunk) in chunks.enumerated() {
-            let request = ChunkSource.Request(chunk, length: "chunk \(i)".utf8.count, urgent: false) { _ in
+            let request = ChunkSource.Request(chunk, length: "chunk \(i)".utf8.count, priority: .ahead) { _ in
                 if i == 99 { done.set() }
             }
             source.start(request)
             last = request
         }
-        source.hurry(try #require(last))
+        source.hurry(try #require(last), .urgent)
         done.wait()
         #expect(Date().timeIntervalSince(start) < 0.3)
+    }
+
+    @Test func anErrorSaysWhatWasExpectedAndFound() throws {
+        let (good, bad) = (Array("a chunk".utf8), Array("a chump".utf8))
+        let name = try put(good, in: [store])
+        let found = FingerprintKey.chunk.fingerprint(bad).chunkName
+        for body in [bad, bad.withUnsafeBytes { Body.compress($0) }] {
+            store.setFault { _ in .body(body) }
+            let error = try #require(failure { _ = try ChunkSource(caches: [], stores: [store]).chunk(name, length: good.count) })
+            for part in [name.chunkName, found, "\(good.count) bytes expected"] { #expect(error.description.contains(part), "\(error)") }
+        }
+    }
+
+    /// Issue 6.3: a body of some KiB that unpacks to hundreds of MiB costs no more than what was wanted.
+    @Test func aBodyThatUnpacksToMuchTakesLittleMemory() throws {
+        let bomb = [UInt8](repeating: 0, count: 300 << 20).withUnsafeBytes { Body.compress($0, level: 1) }
+        #expect(bomb.count < 64 << 10)
+        store.setFault { _ in .body(bomb) }
+        let name = FingerprintKey.chunk.fingerprint([1])
+        let source = ChunkSource(caches: [], stores: [store])
+        let chunk = try Memory.peak {
+            #expect(failure { _ = try source.chunk(name, length: Chunk.size) }?.attempts.first?.outcome == .damaged)
+        }
+        // The manifest of a database of one chunk: its base chunk may have 16 MiB.
+        let writer = StoreWriter(path: "/a.db", stores: [second])
+        var manifest = try writer.store([1, 2, 3])
+        manifest.baseChunk = name
+        let stored = try StoredManifest(decoding: manifest.encoded(base: []))
+        let base = try Memory.peak {
+            #expect(failure { _ = try ManifestSource(chunks: source).resolve(stored) }?.object == "base chunk \(name.chunkName)")
+        }
+        print("300 MiB of zeros in \(bomb.count) bytes: \(chunk >> 10) KiB as a chunk, \(base >> 10) KiB as a base chunk")
+        #expect(chunk < 8 << 20 && base < 64 << 20)
     }
 
     @Test func aBaseChunkIsVerifiedAndBounded() throws {

@@ -5,8 +5,8 @@ import VerneuilReplica
 @Suite struct ReadAheadTests {
     /// A file of which chunks are loaded when they are asked for. Answers how
     /// often the reader had to ask for one itself, and what was loaded in all.
-    private func read(_ order: some Sequence<Int>, count: Int, largest: Int = 64, loaded: Set<Int> = []) -> (misses: Int, loaded: Set<Int>) {
-        var ahead = ReadAhead(count: count, largest: largest)
+    private func read(_ order: some Sequence<Int>, count: Int, loaded: Set<Int> = []) -> (misses: Int, loaded: Set<Int>) {
+        var ahead = ReadAhead(count: count, parallelism: 64)
         var loaded = loaded
         var misses = 0
         for i in order {
@@ -22,7 +22,7 @@ import VerneuilReplica
                     return run
                 }
             }
-            #expect(next.lowerBound >= 0 && next.upperBound <= count && next.count <= max(4, largest))
+            #expect(next.lowerBound >= 0 && next.upperBound <= count && next.count <= 128)
             loaded.formUnion(next)
         }
         return (misses, loaded)
@@ -43,12 +43,44 @@ import VerneuilReplica
         #expect(read((0..<1000).filter { $0 % 3 != 2 }, count: 1000).misses <= 4)
     }
 
-    @Test func windowsDoubleUpToTheLargest() {
-        var ahead = ReadAhead(count: 10_000, largest: 64)
+    /// A reader that takes what has arrived at each round trip.
+    @Test func fullSpeedIsReachedInFourRoundTrips() {
+        var ahead = ReadAhead(count: 10_000, parallelism: 64)
         _ = ahead.missed(0) { _ in 0 }
-        var sizes: [Int] = [ahead.missed(1) { _ in 1 }.count]
-        while sizes.count < 8 { sizes.append(ahead.touched(ahead.trigger.lowerBound).count) }
-        #expect(sizes == [4, 8, 16, 32, 64, 64, 64, 64])
+        var arrived = ahead.missed(1) { _ in 1 }
+        var sizes = [arrived.count]
+        for _ in 0..<4 {
+            var asked = arrived.upperBound
+            for i in arrived {
+                let next = ahead.touched(i)
+                #expect(next.isEmpty || next.lowerBound == asked)
+                asked = max(asked, next.upperBound)
+            }
+            arrived = arrived.upperBound..<asked
+            sizes.append(arrived.count)
+        }
+        #expect(sizes[0] == 8 && sizes[1] >= 24 && sizes[2] >= 90 && sizes[3...].allSatisfy { $0 >= 112 }, "\(sizes)")
+    }
+
+    /// However the reader dawdles, enough is outstanding to fill 64 requests while 64 are unpacked.
+    @Test func whatIsKeptAheadIsAskedForInSmallSteps() {
+        var ahead = ReadAhead(count: 10_000, parallelism: 64)
+        _ = ahead.missed(500) { _ in 40 }
+        var end = 0
+        for i in 501..<2000 {
+            let next = ahead.touched(i)
+            #expect(next.count <= 128)
+            if i > 560 { #expect(next.count <= 17) }
+            end = max(end, next.upperBound)
+            if i > 560 { #expect(end - i > 110 && end - i <= 129, "at \(i)") }
+        }
+    }
+
+    @Test func aReaderThatStopsHasHadAtMostFiveTimesWhatItRead() {
+        for n in 1..<30 {
+            let (_, loaded) = read(1000..<1000 + n, count: 10_000)
+            #expect(loaded.count <= 5 * n, "\(loaded.count) chunks for \(n)")
+        }
     }
 
     @Test func whatIsLoadedAtFirstCountsAsHistory() {

@@ -1,4 +1,5 @@
 import CSQLite
+import FormatTestSupport
 import Foundation
 import ReplicaTestSupport
 import Testing
@@ -118,44 +119,123 @@ extension SnapshotVFSTests {
             }
         }
 
-        /// Round trips one after the other, slow enough for computing not to matter.
-        @Test func openingAndLookingUpTakesFewRoundTrips() throws {
-            let delay = 0.25
-            let source = try Source(rows: 200_000, rowBytes: 300)
+        /// Issue 6.2. Round trips one after the other, slow enough for computing not to matter. The tables and
+        /// indexes have three levels, as those of a GiB have.
+        @Test(arguments: [false, true])
+        func openingAndLookingUpTakesFiveRoundTrips(indexFirst: Bool) throws {
+            let delay = 0.2
+            let source = try Source(rows: 200_000, rowBytes: 300, indexFirst: indexFirst)
+            let database = try source.scratch.bytes("db")
+            let chunks = Chunk.count(forLength: UInt64(database.count))
+            let local = try SQLiteConnection(source.path)
+            for table in ["t", "by_k"] { #expect(try levels(of: table, in: local, database) == 3) }
             source.store.setDelay(delay)
-            let key = try SQLiteConnection(source.path).rows("SELECT id, k FROM t WHERE id = 123456")[0]
-            let chunks = Chunk.count(forLength: UInt64(try source.scratch.bytes("db").count))
-            func trips(_ sql: String) throws -> Double {
+            let row = try local.rows("SELECT id, k, hex(body) FROM t WHERE id = 123456")[0]
+            func trips(_ sql: String, _ expected: String) throws -> Double {
                 configure([source.store])
+                _ = source.store.takeLog()
                 let start = Date()
                 let replica = try open(source.uri)
-                #expect(try replica.rows(sql).count == 1)
+                #expect(try replica.value(sql) == expected)
                 return Date().timeIntervalSince(start) / delay
             }
-            let byRow = try trips("SELECT body FROM t WHERE id = \(key[0])")
-            let covered = try trips("SELECT id FROM t WHERE k = '\(key[1])'")
-            let byIndex = try trips("SELECT body FROM t WHERE k = '\(key[1])'")
-            print("round trips of a fresh replica of \(chunks) chunks: by row id \(byRow), index alone \(covered), index and row \(byIndex)")
-            // Manifest, base chunk; then one for each level of a tree that isn't in the first chunks: the table's
-            // root is. Where a row is looked up by an index, that is two trees.
-            #expect(byRow < 5 && covered < 6 && byIndex < 8)
+            let byRow = try trips("SELECT hex(body) FROM t WHERE id = \(row[0])", row[2])
+            usleep(1_500_000)
+            let byIndex = try trips("SELECT hex(body) FROM t WHERE k = '\(row[1])'", row[2])
+            let requests = source.store.takeLog().count
+            print("round trips of a fresh replica of \(chunks) chunks: by row id \(byRow), index and row \(byIndex), \(requests) requests")
+            // Manifest and base chunk; with an index made first: its interior page, its leaf, and of the table
+            // both at once; with one made last: its root, the other two at once, and of the table likewise.
+            #expect(byRow < 4 && byIndex < 6)
+            // What was guessed is bounded: twice the 34 first chunks.
+            #expect(requests < 2 + 35 + 68 + 40)
         }
 
-        @Test func aScanKeepsTheRequestsInFlightBusy() throws {
-            let delay = 0.03
+        /// From its root to a leaf.
+        private func levels(of name: String, in db: SQLiteConnection, _ bytes: [UInt8]) throws -> Int {
+            var page = try #require(Int(try db.value("SELECT rootpage FROM sqlite_master WHERE name = '\(name)'")))
+            var levels = 1
+            while [2, 5].contains(bytes[(page - 1) * 4096]) {
+                page = bytes[((page - 1) * 4096 + 8)..<((page - 1) * 4096 + 12)].reduce(0) { $0 << 8 | Int($1) }
+                levels += 1
+            }
+            return levels
+        }
+
+        /// Every page that a guess is made from is damaged in many ways, by a writer: the fingerprints are right.
+        @Test func damagedPagesMisleadNoGuess() throws {
+            let source = try Source(rows: 20_000, rowBytes: 100, pageSize: 512)
+            let good = try source.scratch.bytes("db")
+            var random = SeededGenerator(for: "damagedPagesMisleadNoGuess")
+            var (answers, errors) = (0, 0)
+            for round in 0..<30 {
+                var bytes = good
+                // The schema, roots and interior pages; mostly their headers and pointers.
+                for _ in 0..<40 {
+                    let page = round % 2 == 0 ? Int.random(in: 0..<8, using: &random) : Int.random(in: 0..<bytes.count / 512, using: &random)
+                    let within = Int.random(in: 0..<(Bool.random(using: &random) ? 16 : 512), using: &random)
+                    if page > 0 || within >= 100 { bytes[page * 512 + within] = UInt8.random(in: 0...255, using: &random) }
+                }
+                try source.writer.store(bytes)
+                configure([source.store], policy: .partial(min: 200, max: 300))
+                for sql in ["SELECT body FROM t WHERE id = 15000", "SELECT body FROM t WHERE k = 'key 7919'", "SELECT sum(id) FROM t", "PRAGMA integrity_check"] {
+                    do {
+                        let replica = try open(source.uri)
+                        _ = try replica.rows(sql)
+                        try replica.rows("PRAGMA verneuil_snapshot_refresh(2)")
+                        answers += 1
+                    } catch let error as SQLiteError {
+                        #expect([SQLITE_CORRUPT, SQLITE_NOTADB, SQLITE_ERROR].contains(error.primary), "\(error)")
+                        errors += 1
+                    }
+                }
+            }
+            print("damaged pages: \(answers) answers, \(errors) errors")
+            #expect(answers > 10 && errors > 10)
+        }
+
+        @Test func whatIsGuessedIsBoundedForAllLookupsTogether() throws {
             let source = try Source(rows: 200_000, rowBytes: 300)
             configure([source.store])
-            let chunks = Chunk.count(forLength: UInt64(try source.scratch.bytes("db").count))
             let replica = try open(source.uri)
-            source.store.setDelay(delay)
-            _ = source.store.takeMostInFlight()
+            var random = SeededGenerator(for: "whatIsGuessedIsBounded")
+            _ = source.store.takeLog()
+            for _ in 0..<40 {
+                #expect(try replica.rows("SELECT id FROM t WHERE id = \(Int.random(in: 1...200_000, using: &random))").count == 1)
+            }
+            usleep(100_000)
+            // Two a lookup, those that are loaded first, twice as many guessed, and a few for accidental neighbours.
+            let requests = source.store.takeLog().count
+            #expect(requests < 80 + 35 + 68 + 80, "\(requests) requests for 40 lookups")
+        }
+
+        /// Issue 6.2, against what the same store brings with 64 GETs at a time.
+        @Test func aScanKeepsTheRequestsInFlightBusy() throws {
+            let source = try Source(rows: 200_000, rowBytes: 300)
+            source.store.setDelay(0.03)
+            let keys = source.store.chunkKeys
+            var shares: [Double] = []
+            // The best of a few: whatever else the machine does slows the one or the other.
+            while (shares.max() ?? 0) < 0.75, shares.count < 5 {
+                let plain = time { source.store.getAll(keys, parallelism: 64) }
+                configure([source.store])
+                _ = source.store.takeMostInFlight()
+                let replica = try open(source.uri)
+                var rows = ""
+                let took = try time { rows = try replica.value("SELECT count(length(body)) FROM t NOT INDEXED") }
+                #expect(rows == "200000")
+                let most = source.store.takeMostInFlight()
+                #expect(most >= 60 && most <= 64 + 16, "\(most) requests in flight at most")
+                shares.append(plain / took)
+            }
+            print("scan of \(keys.count) chunks at 30 ms, of the speed of 64 parallel GETs: \(shares)")
+            #expect(shares.max()! >= 0.6)
+        }
+
+        private func time(_ body: () throws -> Void) rethrows -> Double {
             let start = Date()
-            #expect(try replica.value("SELECT count(length(body)) FROM t NOT INDEXED") == "200000")
-            let took = Date().timeIntervalSince(start)
-            let ideal = Double(chunks) / 64 * delay
-            print("scan of \(chunks) chunks: \(took) s, 64 parallel GETs take \(ideal) s: \(100 * ideal / took) %")
-            let most = source.store.takeMostInFlight()
-            #expect(most >= 56 && most <= 64 + 16, "\(most) requests in flight at most")
+            try body()
+            return Date().timeIntervalSince(start)
         }
 
         @Test func aForkedChildHasItsOwnReplicasAndHarmsNobodys() throws {

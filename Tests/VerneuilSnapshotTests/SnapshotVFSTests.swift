@@ -48,11 +48,11 @@ final class Source {
     var uri: String { writer.uri }
 
     /// - Parameter path: under which it is replicated.
-    init(_ path: String = "/srv/app.db", rows: Int = 1000, rowBytes: Int = 500, pageSize: Int = 4096) throws {
+    init(_ path: String = "/srv/app.db", rows: Int = 1000, rowBytes: Int = 500, pageSize: Int = 4096, indexFirst: Bool = false) throws {
         scratch = try Scratch()
         store = MemoryStore()
         writer = StoreWriter(path: path, stores: [store])
-        try Databases.make(scratch.file("db"), rows: rows, rowBytes: rowBytes, pageSize: pageSize)
+        try Databases.make(scratch.file("db"), rows: rows, rowBytes: rowBytes, pageSize: pageSize, indexFirst: indexFirst)
         try replicate()
     }
 

@@ -211,79 +211,43 @@ extension SnapshotVFSTests {
             }
         }
 
-        /// Issue 6.8: constant commits, readers that refresh all the time, chunks that go
-        /// and come back. Every query sees one committed state, and none goes back.
-        @Test func readersOfADatabaseInUseSeeCommittedStatesInOrder() throws {
-            let seconds = Double(ProcessInfo.processInfo.environment["VERNEUIL_TEST_SECONDS"] ?? "") ?? 5
-            let scratch = try Scratch()
-            let store = MemoryStore()
-            store.setDelay(0.002)
-            let writer = StoreWriter(path: "/srv/ledger.db", stores: [store])
-            let db = try SQLiteConnection(scratch.file("db"))
-            // The accounts always sum up to 100,000; the version counts commits.
-            try db.rows(
-                """
-                PRAGMA synchronous=OFF; CREATE TABLE state(version INTEGER); INSERT INTO state VALUES(0);
-                CREATE TABLE accounts(id INTEGER PRIMARY KEY, balance INTEGER, padding BLOB);
-                WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
-                INSERT INTO accounts SELECT i, 100, randomblob(900) FROM n
-                """)
-            try writer.store(scratch.bytes("db"))
-            configure([store])
-            let stop = Flag()
-            let (queries, switches, faults) = (Counter(), Counter(), Counter())
-            let finished = Counter()
-            let uri = writer.uri
-            for reader in 0..<8 {
-                Thread.detachNewThread {
-                    defer { finished.add() }
-                    do {
-                        var last = -1
-                        var replica = try SnapshotVFSTests.open(uri)
-                        try replica.rows("PRAGMA cache_size=20; PRAGMA mmap_size=\(reader % 2 * 1_000_000_000)")
-                        var round = 0
-                        while !stop.isSet {
-                            round += 1
-                            if round % 7 == 0 {
-                                try replica.rows("PRAGMA verneuil_snapshot_refresh(1)")
-                                switches.add()
-                            }
-                            if round % 200 == 0 { replica = try SnapshotVFSTests.open(uri) }
-                            let row = try replica.rows(
-                                "SELECT (SELECT version FROM state), sum(balance), count(*), sum(length(padding)) FROM accounts")[0]
-                            guard row[1...] == ["100000", "1000", "900000"], let version = Int(row[0]), version >= last else {
-                                print("reader \(reader) after version \(last): \(row)")
-                                faults.add()
-                                return
-                            }
-                            last = version
-                            queries.add()
-                        }
-                    } catch {
-                        print("reader \(reader): \(error)")
-                        faults.add()
-                    }
+        /// Issue 6.4: the mapping itself, one for all connections, read-only, of a file.
+        @Test func pagesAreServedWithoutACopy() throws {
+            let source = try Source(rows: 5000)
+            configure([source.store], policy: .eager)
+            let replicas = try (0..<2).map { _ in try open(source.uri) }
+            var pages: [[UnsafeMutableRawPointer]] = []
+            for replica in replicas {
+                #expect(try replica.value("PRAGMA mmap_size=1000000000") == "1000000000")
+                #expect(try replica.value("SELECT count(*) FROM t") == "5000")
+                var file: UnsafeMutablePointer<sqlite3_file>?
+                #expect(sqlite3_file_control(replica.handle, "main", SQLITE_FCNTL_FILE_POINTER, &file) == SQLITE_OK)
+                let opened = try #require(file)
+                let methods = opened.pointee.pMethods.pointee
+                pages.append(
+                    try (0..<64).map { i in
+                        var page: UnsafeMutableRawPointer?
+                        #expect(methods.xFetch(opened, Int64(i) * 4096, 4096, &page) == SQLITE_OK)
+                        #expect(methods.xUnfetch(opened, Int64(i) * 4096, page) == SQLITE_OK)
+                        return try #require(page)
+                    })
+            }
+            #expect(pages[0] == pages[1])
+            // Within a chunk, pages follow each other as in the file.
+            for i in 0..<64 where i % 16 > 0 { #expect(pages[0][i] == pages[0][i - 1] + 4096) }
+            let original = try source.scratch.bytes("db")
+            let maps = try String(contentsOfFile: "/proc/self/maps", encoding: .utf8).split(separator: "\n")
+            for (i, page) in pages[0].enumerated() {
+                #expect(UnsafeRawBufferPointer(start: page, count: 4096).elementsEqual(original[i * 4096..<(i + 1) * 4096]))
+                let mapping = maps.first { line in
+                    let range = line.prefix { $0 != " " }.split(separator: "-").compactMap { UInt(String($0), radix: 16) }
+                    return range.count == 2 && range[0] <= UInt(bitPattern: page) && UInt(bitPattern: page) < range[1]
                 }
+                // Shared, of a file that was never linked.
+                #expect(mapping?.contains(" r--s ") == true && mapping?.hasSuffix("(deleted)") == true, "\(mapping ?? "no mapping")")
             }
-            var random = SeededGenerator(for: "ledger")
-            let end = Date().addingTimeInterval(seconds)
-            var version = 0
-            while Date() < end {
-                version += 1
-                let (from, to) = (Int.random(in: 1...1000, using: &random), Int.random(in: 1...1000, using: &random))
-                try db.rows(
-                    """
-                    BEGIN; UPDATE state SET version = \(version);
-                    UPDATE accounts SET balance = balance - 7, padding = randomblob(900) WHERE id = \(from);
-                    UPDATE accounts SET balance = balance + 7 WHERE id = \(to); COMMIT
-                    """)
-                try writer.store(scratch.bytes("db"), ctime: (Int64(version), 0))
-            }
-            stop.set()
-            while finished.value < 8 { usleep(10_000) }
-            print("ledger: \(version) commits, \(queries.value) queries, \(switches.value) refreshes")
-            #expect(faults.value == 0)
-            #expect(queries.value > 50 && switches.value > 10)
+            // Pages stay as long as a connection uses the snapshot.
+            withExtendedLifetime(replicas) {}
         }
     }
 }

@@ -5,15 +5,20 @@ import VerneuilStore
 /// A store in memory in which every GET takes the same time, however many there are at once.
 final class LatencyStore: ObjectStore, @unchecked Sendable {
     let name = "memory"
-    private var objects: [String: [UInt8]] = [:]
+    private let body: @Sendable (_ key: String) -> [UInt8]?
     /// Microseconds per GET.
     private let delay: UInt64
     private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
     private var waiting: [(due: UInt64, answer: @Sendable () -> Void)] = []
     private var isRunning = false
 
-    init(_ objects: [String: [UInt8]], delay: UInt64) {
-        self.objects = objects
+    convenience init(_ objects: [String: [UInt8]], delay: UInt64) {
+        self.init(delay: delay) { objects[$0] }
+    }
+
+    /// - Parameter body: called when a GET is answered.
+    init(delay: UInt64, body: @escaping @Sendable (_ key: String) -> [UInt8]?) {
+        self.body = body
         self.delay = delay
         pthread_mutex_init(mutex, nil)
     }
@@ -25,9 +30,8 @@ final class LatencyStore: ObjectStore, @unchecked Sendable {
     }
 
     func get(_ request: GetRequest, completion: @escaping @Sendable (Result<GetResult, StoreError>) -> Void) {
-        let body = objects[request.key]
         let answer: @Sendable () -> Void = {
-            completion(.success(body.map { .found(body: $0, tag: "1") } ?? .missing))
+            completion(.success(self.body(request.key).map { .found(body: $0, tag: "1") } ?? .missing))
         }
         guard delay > 0 else { return answer() }
         pthread_mutex_lock(mutex)
@@ -45,6 +49,44 @@ final class LatencyStore: ObjectStore, @unchecked Sendable {
                 return nil
             }, context)
         pthread_detach(thread)
+    }
+
+    /// Gets all of these, so many at a time, and does nothing with them: what the network can bring.
+    func getAll(_ keys: [String], parallelism: Int) {
+        let transfer = Transfer(keys)
+        for _ in 0..<parallelism { next(of: transfer) }
+        while !transfer.isDone { usleep(500) }
+    }
+    private final class Transfer: @unchecked Sendable {
+        private let keys: [String]
+        private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+        private var begun = 0
+        private var ended = 0
+        init(_ keys: [String]) {
+            self.keys = keys
+            pthread_mutex_init(mutex, nil)
+        }
+        private func locked<T>(_ body: () -> T) -> T {
+            pthread_mutex_lock(mutex)
+            defer { pthread_mutex_unlock(mutex) }
+            return body()
+        }
+        func next() -> String? {
+            locked {
+                guard begun < keys.count else { return nil }
+                begun += 1
+                return keys[begun - 1]
+            }
+        }
+        func end() { locked { ended += 1 } }
+        var isDone: Bool { locked { ended == keys.count } }
+    }
+    private func next(of transfer: Transfer) {
+        guard let key = transfer.next() else { return }
+        get(GetRequest(.chunks, key, limit: 1 << 20)) { _ in
+            self.next(of: transfer)
+            transfer.end()
+        }
     }
 
     /// All take the same time, so that they are due in the order in which they came.

@@ -1,4 +1,4 @@
-// replica-bench [--directory D] [--restore MIB] [--scan MIB] [--rounds N]
+// replica-bench [--directory D] [--restore MIB] [--scan MIB] [--cold MIB] [--rounds N]
 //
 // Restores and replica reads, each next to what they are compared with in the
 // same run, in turn; what counts are the ratios.
@@ -6,6 +6,8 @@
 //   objects with the same parallelism, and against that loop with 10 threads at 30 ms per object.
 // - scan: a warm replica against the same file through SQLite's unix VFS.
 // - open: a second connection to a replica.
+// - cold: at 30 ms per object, a scan of a fresh replica against the same objects fetched 64 at a time, and
+//   opening and looking up a row, in round trips (of 300 ms, so that computing doesn't matter).
 
 import CBenchmarkSQLite
 import CPlainLoop
@@ -96,10 +98,16 @@ func benchRestore(_ directory: String, mebibytes: Int, rounds: Int) throws {
     let path = "\(directory)/restored"
     for delay in [0, 30_000] {
         var (plain, checked, unchecked, ten) = ([Double](), [Double](), [Double](), [Double]())
+        // Seconds of all threads: what counts where others use the machine.
+        var (plainCPU, checkedCPU) = ([Double](), [Double]())
         for _ in 0..<rounds {
+            var before = seconds(CLOCK_PROCESS_CPUTIME_ID)
             plain.append(try stored.plainLoop(to: path, threads: 64, delay: UInt32(delay)))
+            plainCPU.append(seconds(CLOCK_PROCESS_CPUTIME_ID) - before)
             unlink(path)
+            before = seconds(CLOCK_PROCESS_CPUTIME_ID)
             checked.append(try stored.restore(to: path, parallelism: 64, delay: UInt64(delay), verify: true))
+            checkedCPU.append(seconds(CLOCK_PROCESS_CPUTIME_ID) - before)
             unlink(path)
             unchecked.append(try stored.restore(to: path, parallelism: 64, delay: UInt64(delay), verify: false))
             unlink(path)
@@ -110,7 +118,7 @@ func benchRestore(_ directory: String, mebibytes: Int, rounds: Int) throws {
             """
             restore of \(mebibytes) MiB, \(delay / 1000) ms per object, 64 at a time: \(number(median(checked))) s \
             (\(number(Double(mebibytes) / median(checked), 0)) MiB/s); speed against the plain loop's: \
-            \(number(median(plain) / median(checked))), without reading back \(number(median(plain) / median(unchecked)))\
+            \(number(median(plain) / median(checked))), without reading back \(number(median(plain) / median(unchecked))); its CPU time \(number(median(checkedCPU))) s, the loop's \(number(median(plainCPU))) s\
             \(ten.isEmpty ? "" : "; against 10 threads': \(number(median(ten) / median(checked), 1))")
             """)
     }
@@ -124,6 +132,15 @@ final class Connection {
         }
     }
     deinit { sqlite3_close(db) }
+    /// The first column of the first row.
+    func value(_ sql: String) throws -> String {
+        var statement: OpaquePointer?
+        defer { sqlite3_finalize(statement) }
+        guard sqlite3_prepare_v2(db, sql, -1, &statement, nil) == SQLITE_OK, sqlite3_step(statement) == SQLITE_ROW,
+            let text = sqlite3_column_text(statement, 0)
+        else { throw Failure(description: "\(sql): \(String(cString: sqlite3_errmsg(db)))") }
+        return String(cString: text)
+    }
     func run(_ sql: String) throws {
         guard sqlite3_exec(db, sql, nil, nil, nil) == SQLITE_OK else {
             throw Failure(description: "\(sql): \(String(cString: sqlite3_errmsg(db)))")
@@ -131,13 +148,122 @@ final class Connection {
     }
 }
 
-func benchScan(_ directory: String, mebibytes: Int, rounds: Int) throws {
+/// Gives the core SQLite's function table.
+func prepareSQLite() {
     typealias EntryPoint = @convention(c) (OpaquePointer?, OpaquePointer?, OpaquePointer?) -> Int32
     let entry: EntryPoint = { _, _, table in
         vrn_sqlite3_set_api(UnsafePointer<CVerneuil.sqlite3_api_routines>(table))
         return SQLITE_OK
     }
     sqlite3_auto_extension(unsafeBitCast(entry, to: (@convention(c) () -> Void).self))
+}
+
+/// A database file as a store has it, without taking its memory.
+struct Replicated {
+    let name: String
+    let keys: [String]
+    let store: LatencyStore
+
+    init(_ path: String, as name: String, delay: UInt64) throws {
+        let fd = open(path, O_RDONLY)
+        guard fd >= 0 else { throw Failure(description: "\(path): \(String(cString: strerror(errno)))") }
+        var chunks: [Fingerprint] = []
+        var places: [String: Int] = [:]
+        var length = 0
+        var buffer = [UInt8](repeating: 0, count: Chunk.size)
+        while case let count = read(fd, &buffer, Chunk.size), count > 0 {
+            let fingerprint = FingerprintKey.chunk.fingerprint(Array(buffer[..<count]))
+            places[fingerprint.chunkName] = chunks.count
+            chunks.append(fingerprint)
+            length += count
+        }
+        func chunk(_ i: Int) -> [UInt8] {
+            [UInt8](unsafeUninitializedCapacity: Chunk.size) { $1 = max(0, pread(fd, $0.baseAddress, Chunk.size, off_t(i * Chunk.size))) }
+        }
+        let words = chunks.flatMap { [$0.primary, $0.secondary] }
+        let base = BaseChunk.encode(chunks)
+        let manifest = Manifest(
+            headerFingerprint: FingerprintKey.header.fingerprint(Array(chunk(0).prefix(100))), versionID: [], length: UInt64(length),
+            generatedBy: [], chunks: chunks,
+            bundled: [BundledChunk(index: 0, offset: 0, fingerprint: chunks[0], data: chunk(0))])
+        let others = [
+            ManifestName.make(host: "bench", path: name): Body.compressManifest(manifest.encoded(base: words)),
+            FingerprintKey.chunk.fingerprint(base).chunkName: base,
+        ]
+        let known = places
+        store = LatencyStore(delay: delay) { key in
+            if let i = known[key] {
+                return [UInt8](unsafeUninitializedCapacity: Chunk.size) {
+                    $1 = max(0, pread(fd, $0.baseAddress, Chunk.size, off_t(i * Chunk.size)))
+                }
+            }
+            return others[key]
+        }
+        keys = chunks.map(\.chunkName)
+        self.name = "verneuil://bench\(name)"
+    }
+
+    /// What a process that starts would have: nothing is loaded.
+    func openFresh(in directory: String) throws -> Connection {
+        guard SnapshotVFS.register(environment: ReplicaEnvironment(stores: [store], tempDirectory: directory)) == SQLITE_OK
+        else { throw Failure(description: "the VFS could not be registered") }
+        return try Connection(name, SnapshotVFS.name)
+    }
+}
+
+func benchCold(_ directory: String, mebibytes: Int, rounds: Int) throws {
+    prepareSQLite()
+    let path = "\(directory)/cold.db"
+    let rows = (mebibytes << 20) / 470
+    // One index whose pages are scattered, and one that was made when the rows were there.
+    let local = try Connection(path, "unix", SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE)
+    try local.run(
+        """
+        PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-300000;
+        CREATE TABLE t(id INTEGER PRIMARY KEY, a INTEGER, b INTEGER, data BLOB); CREATE INDEX early ON t(a);
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < \(rows))
+        INSERT INTO t SELECT i, i * 7919 % 100000007, i * 104729 % 100000007, randomblob(400) FROM n; CREATE INDEX late ON t(b)
+        """)
+    let replicated = try Replicated(path, as: "/cold.db", delay: 30_000)
+    var shares: [Double] = []
+    for _ in 0..<rounds {
+        let start = seconds()
+        replicated.store.getAll(replicated.keys, parallelism: 64)
+        let plain = seconds() - start
+        let opened = seconds()
+        let replica = try replicated.openFresh(in: directory)
+        guard try replica.value("SELECT count(length(data)) FROM t NOT INDEXED") == "\(rows)" else {
+            throw Failure(description: "the replica has other rows")
+        }
+        shares.append(plain / (seconds() - opened))
+        print("cold scan: \(number(seconds() - opened)) s, 64 parallel GETs of its \(replicated.keys.count) chunks \(number(plain)) s")
+    }
+    print("cold scan at 30 ms, of the speed of 64 parallel GETs: \(number(100 * median(shares), 0)) % (best \(number(100 * shares.max()!, 0)) %)")
+
+    let far = try Replicated(path, as: "/cold.db", delay: 300_000)
+    for (what, column) in [("row id", "id"), ("an index made last", "b"), ("an index made first", "a")] {
+        var trips: [Double] = []
+        for round in 0..<rounds {
+            let id = 1 + (round * 7_654_321 + 1_234_567) % rows
+            let key = try local.value("SELECT \(column) FROM t WHERE id = \(id)")
+            let start = seconds()
+            let replica = try far.openFresh(in: directory)
+            let found = try replica.value("SELECT hex(data) FROM t WHERE \(column) = \(key)")
+            trips.append((seconds() - start) / 0.3)
+            guard try local.value("SELECT hex(data) FROM t WHERE \(column) = \(key)") == found else {
+                throw Failure(description: "the replica has another row")
+            }
+            withExtendedLifetime(replica) { _ = sleep(3) }
+        }
+        print(
+            "opening a replica and looking up a row by \(what): median \(number(median(trips), 1)) round trips, \(number(trips.min()!, 1)) to \(number(trips.max()!, 1))"
+        )
+    }
+    unlink(path)
+}
+
+func benchScan(_ directory: String, mebibytes: Int, rounds: Int) throws {
+    prepareSQLite()
     let path = "\(directory)/scan.db"
     do {
         let db = try Connection(path, "unix", SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE)
@@ -197,7 +323,7 @@ func benchScan(_ directory: String, mebibytes: Int, rounds: Int) throws {
 }
 
 var directory = "/dev/shm"
-var (restore, scan, rounds) = (1024, 256, 3)
+var (restore, scan, cold, rounds) = (1024, 256, 1024, 3)
 var arguments = CommandLine.arguments.dropFirst().makeIterator()
 while let argument = arguments.next() {
     let value = arguments.next() ?? ""
@@ -205,9 +331,10 @@ while let argument = arguments.next() {
     case "--directory": directory = value
     case "--restore": restore = Int(value) ?? restore
     case "--scan": scan = Int(value) ?? scan
+    case "--cold": cold = Int(value) ?? cold
     case "--rounds": rounds = max(1, Int(value) ?? rounds)
     default:
-        print("usage: replica-bench [--directory D] [--restore MIB] [--scan MIB] [--rounds N]")
+        print("usage: replica-bench [--directory D] [--restore MIB] [--scan MIB] [--cold MIB] [--rounds N]")
         exit(2)
     }
 }
@@ -216,6 +343,7 @@ mkdir(scratch, 0o700)
 var failed = false
 do {
     if restore > 0 { try benchRestore(scratch, mebibytes: restore, rounds: rounds) }
+    if cold > 0 { try benchCold(scratch, mebibytes: cold, rounds: rounds) }
     if scan > 0 { try benchScan(scratch, mebibytes: scan, rounds: rounds) }
 } catch {
     print("replica-bench: \(error)")

@@ -59,10 +59,21 @@ public final class GeneratedStore: ObjectStore {
 
 /// This process's memory, as the kernel counts it.
 public enum Memory {
+    /// Bytes of memory, at the most, that `body` takes beyond what the process had before.
+    public static func peak(_ body: () throws -> Void) throws -> Int {
+        // Resets the high-water mark.
+        try "5".write(toFile: "/proc/self/clear_refs", atomically: false, encoding: .utf8)
+        let before = try field("VmHWM:")
+        try body()
+        return try field("VmHWM:") - before
+    }
+
     /// Bytes that are not backed by any file.
-    public static func anonymous() throws -> Int {
+    public static func anonymous() throws -> Int { try field("RssAnon:") }
+
+    private static func field(_ name: String) throws -> Int {
         let status = try String(contentsOfFile: "/proc/self/status", encoding: .utf8)
-        for line in status.split(separator: "\n") where line.hasPrefix("RssAnon:") {
+        for line in status.split(separator: "\n") where line.hasPrefix(name) {
             return (Int(line.split(separator: " ").dropFirst().first ?? "") ?? 0) << 10
         }
         return 0

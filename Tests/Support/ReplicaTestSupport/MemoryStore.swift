@@ -130,6 +130,30 @@ public final class MemoryStore: ObjectStore, @unchecked Sendable {
         lock.unlock()
     }
 
+    /// Gets chunks, so many at a time, and does nothing with them: what the network can bring.
+    public func getAll(_ keys: [String], parallelism: Int) {
+        let all = Transfer(keys)
+        for _ in 0..<parallelism { next(of: all) }
+        all.done.wait()
+    }
+    private final class Transfer: @unchecked Sendable {
+        let lock = Lock()
+        var keys: ArraySlice<String>
+        var left: Int
+        let done = Flag()
+        init(_ keys: [String]) {
+            self.keys = keys[...]
+            left = keys.count
+        }
+    }
+    private func next(of all: Transfer) {
+        guard let key = all.lock.withLock({ all.keys.popFirst() }) else { return }
+        get(GetRequest(.chunks, key, limit: 1 << 20)) { _ in
+            self.next(of: all)
+            if all.lock.withLock({ all.left -= 1; return all.left == 0 }) { all.done.set() }
+        }
+    }
+
     public func put(_ request: PutRequest, completion: @escaping @Sendable (Result<String, StoreError>) -> Void) {
         let version = lock.withLock {
             versions += 1

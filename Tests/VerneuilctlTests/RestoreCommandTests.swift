@@ -1,0 +1,181 @@
+import Foundation
+import ProductSupport
+import Testing
+
+/// `verneuilctl restore` as a program: what it leaves on disk, in which order, what it shows, and how it takes interruptions.
+@Suite struct RestoreCommandTests {
+    let here: Workspace
+    init() throws {
+        here = try Workspace()
+        let made = try here.sqlite(
+            "app.db", "PRAGMA journal_mode=DELETE; CREATE TABLE t(id INTEGER PRIMARY KEY, s TEXT); CREATE INDEX i ON t(s);",
+            "INSERT INTO t SELECT value, hex(randomblob(500)) FROM generate_series(1, 700)")
+        try #require(made.status == 0, "\(made)")
+        let synced = try here.verneuilctl("sync", "app.db")
+        try #require(synced.status == 0, "\(synced)")
+    }
+
+    private var arguments: [String] { ["restore", "--source-path", "app.db", "--out", "out.db"] }
+
+    /// The new file is on disk before it has its name, and the name before the program says that it is done.
+    @Test func theFileIsSyncedThenRenamedThenItsDirectoryIsSynced() throws {
+        let shim = here.file("faultio.so")
+        let compiled = try Program.run(
+            ["cc", "-shared", "-fPIC", "-O1", "-o", shim, "\(Products.package)/Tests/Support/faultio/faultio.c", "-ldl"])
+        try #require(compiled.status == 0, "\(compiled)")
+        let log = here.file("calls")
+        let restored = try Program.run(
+            [Products.verneuilctl()] + arguments,
+            environment: [
+                "VERNEUIL_CONFIG": here.configuration(), "LD_PRELOAD": shim,
+                "FAULTIO": "calls=pwrite,write,ftruncate,fsync,fdatasync,rename;log=\(log)",
+            ], directory: here.path)
+        #expect(restored.status == 0, "\(restored)")
+        #expect(try here.bytes("out.db") == here.bytes("app.db"))
+        let calls = String(decoding: try here.bytes("calls"), as: UTF8.self).split(separator: "\n").map { $0.split(separator: " ") }
+            .filter { $0.count > 2 && $0[2].hasPrefix(here.path) }
+        func last(_ call: String, _ path: String) -> Int? {
+            calls.lastIndex { ($0[1] == call || $0[1] == "\(call)at") && $0[2] == here.file(path) }
+        }
+        let written = try #require(last("pwrite", "out.db.partial"), "\(calls)")
+        let synced = try #require(last("fsync", "out.db.partial") ?? last("fdatasync", "out.db.partial"), "\(calls)")
+        let renamed = try #require(last("rename", "out.db"), "\(calls)")
+        let directory = try #require(
+            calls.lastIndex { $0[1] == "fsync" && ($0[2] == here.path || $0[2] == "\(here.path)/") }, "\(calls)")
+        #expect(written < synced && synced < renamed && renamed < directory, "\(calls)")
+        #expect(!calls.contains { $0[1] == "pwrite" && $0[2] == here.file("out.db") })
+    }
+
+    @Test func theIntegrityCheckIsSQLitesOwnAndKeepsABadDatabaseFromItsName() throws {
+        #expect(try Program.run(
+            [Products.verneuilctl()] + arguments + ["--integrity-check"], environment: ["VERNEUIL_CONFIG": here.configuration()],
+            directory: here.path).status == 0)
+        #expect(try here.bytes("out.db") == here.bytes("app.db"))
+        // A database that was broken when it was stored: every byte is verified, and it is broken still.
+        var bytes = try here.bytes("app.db")
+        for i in 5 * 4096..<6 * 4096 { bytes[i] = 0x55 }
+        try here.write(bytes, to: "app.db")
+        #expect(try here.verneuilctl("sync", "app.db").status == 0)
+        try here.write([7], to: "out.db")
+        let refused = try Program.run(
+            [Products.verneuilctl()] + arguments + ["--integrity-check"], environment: ["VERNEUIL_CONFIG": here.configuration()],
+            directory: here.path)
+        #expect(refused.status == 1 && refused.errors.contains("integrity check says") && refused.errors.contains("out.db.partial"), "\(refused)")
+        #expect(try here.bytes("out.db") == [7])
+        #expect(try here.bytes("out.db.partial") == bytes)
+        #expect(try here.verneuilctl("restore", "--source-path", "app.db", "--out", "out.db").status == 0)
+        #expect(try here.bytes("out.db") == bytes)
+    }
+
+    @Test func aJournalBesideTheFileOrALockOnItIsRefusedUnlessForced() throws {
+        try here.write([1], to: "out.db")
+        try here.write([1, 2, 3], to: "out.db-wal")
+        let refused = try here.verneuilctl("restore", "--source-path", "app.db", "--out", "out.db")
+        #expect(refused.status == 1 && refused.errors.contains("out.db-wal is not empty"), "\(refused)")
+        #expect(try here.bytes("out.db") == [1])
+        #expect(try here.verneuilctl("restore", "--source-path", "app.db", "--out", "out.db", "--force").status == 0)
+        #expect(try here.bytes("out.db") == here.bytes("app.db") && !here.exists("out.db-wal"))
+
+        let command = "VERNEUIL_CONFIG='\(here.configuration())' '\(try Products.verneuilctl())' restore --source-path app.db --out out.db 2>&1"
+        try here.write(Array(command.utf8), to: "command")
+        let inUse = try here.sqlite("out.db", "BEGIN IMMEDIATE", ".shell sh command")
+        #expect(inUse.text.contains("in use as a database"), "\(inUse)")
+    }
+
+    // MARK: A slow store
+
+    /// Answers one GET at a time, each after 20 ms: an S3 store that is far away, with the Workspace's objects. Ends with its standard input.
+    private func slowStore() throws -> (config: [String: String], stop: () -> Void) {
+        let script = """
+            import http.server, os, sys, threading, time, urllib.parse
+            class Handler(http.server.BaseHTTPRequestHandler):
+                def do_GET(self):
+                    time.sleep(0.02)
+                    try:
+                        with open("store" + urllib.parse.unquote(self.path.split("?")[0]), "rb") as f: body = f.read()
+                    except OSError: body = None
+                    self.send_response(404 if body is None else 200)
+                    self.send_header("Content-Length", str(len(body or b"")))
+                    self.end_headers()
+                    self.wfile.write(body or b"")
+                def log_message(self, *arguments): pass
+            server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+            server.handle_error = lambda *arguments: None
+            print(server.server_address[1], flush=True)
+            threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+            server.serve_forever()
+            """
+        let server = Process()
+        server.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        server.arguments = ["python3", "-c", script]
+        server.currentDirectoryURL = URL(fileURLWithPath: here.path)
+        let (input, output) = (Pipe(), Pipe())
+        server.standardInput = input
+        server.standardOutput = output
+        try server.run()
+        let port = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self).split(separator: "\n").first ?? "0"
+        let config = """
+            {"replication_targets": [{"s3": {"region": "us-east-1", "endpoint": "http://127.0.0.1:\(port)", "chunk_bucket": "chunks",
+             "manifest_bucket": "manifests", "domain_addressing": false}}]}
+            """
+        return (
+            ["VERNEUIL_CONFIG": config, "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"],
+            {
+                try? input.fileHandleForWriting.close()
+                server.waitUntilExit()
+            }
+        )
+    }
+
+    @Test func progressIsShownOnATerminalAndNowhereElse() throws {
+        let store = try slowStore()
+        defer { store.stop() }
+        let plain = try Program.run([Products.verneuilctl()] + arguments, environment: store.config, directory: here.path)
+        #expect(plain.status == 0 && plain.errors.isEmpty && plain.output.isEmpty, "\(plain)")
+
+        let command = ([try Products.verneuilctl()] + arguments).map { "'\($0)'" }.joined(separator: " ")
+        let terminal = try Program.run(
+            ["script", "-qec", command, "/dev/null"], environment: store.config, directory: here.path)
+        #expect(terminal.status == 0, "\(terminal)")
+        #expect(terminal.text.contains(/restoring \[[#-]+\] \d+% of [\d.]+ MiB, [\d.]+ [KM]?i?B\/s, \d\d:\d\d left/), "\(terminal)")
+        // Taken away in the end.
+        #expect(terminal.text.hasSuffix("\r\u{1B}[K"), "\(terminal)")
+        #expect(try here.bytes("out.db") == here.bytes("app.db"))
+    }
+
+    @Test(arguments: [SIGINT, SIGTERM, SIGKILL])
+    func anInterruptedRestoreLeavesThePartialFileAloneAndIsResumed(signal: Int32) throws {
+        let store = try slowStore()
+        defer { store.stop() }
+        try here.write([7], to: "out.db")
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        // The test may run on a thread that blocks signals, which a child inherits.
+        let unblocked = """
+            import os, signal, sys
+            signal.pthread_sigmask(signal.SIG_SETMASK, [])
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.execv(sys.argv[1], sys.argv[1:])
+            """
+        process.arguments = ["python3", "-c", unblocked, try Products.verneuilctl()] + arguments
+        process.environment = ProcessInfo.processInfo.environment.merging(store.config) { $1 }
+        process.currentDirectoryURL = URL(fileURLWithPath: here.path)
+        try process.run()
+        // Until some chunks are there.
+        let partial = here.file("out.db.partial")
+        var status = stat()
+        while process.isRunning, stat(partial, &status) != 0 || status.st_blocks < 600 { usleep(5000) }
+        kill(process.processIdentifier, signal)
+        process.waitUntilExit()
+        #expect(process.terminationReason == .uncaughtSignal && process.terminationStatus == signal)
+        #expect(try here.bytes("out.db") == [7])
+        #expect(Set(here.files(".").filter { $0.hasPrefix("out") }) == ["out.db", "out.db.partial"])
+
+        let resumed = try here.verneuilctl("restore", "--source-path", "app.db", "--out", "out.db", "--json")
+        #expect(resumed.status == 0, "\(resumed)")
+        let report = try #require(try JSONSerialization.jsonObject(with: Data(resumed.output)) as? [String: Any])
+        #expect(report["resumed"] as? Int ?? 0 >= 3 * 65536, "\(resumed)")
+        #expect(try here.bytes("out.db") == here.bytes("app.db"))
+        #expect(!here.exists("out.db.partial"))
+    }
+}

@@ -57,6 +57,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.0"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/apple/swift-metrics", from: "2.10.0"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
     ],
@@ -97,8 +98,10 @@ let package = Package(
         .target(
             name: "VerneuilReplication",
             dependencies: [
-                "VerneuilSpool", "VerneuilStore", "VerneuilFormat", "VerneuilSystem",
+                "CVerneuil", "VerneuilSpool", "VerneuilStore", "VerneuilFormat", "VerneuilSystem",
                 .product(name: "Logging", package: "swift-log"),
+                // Not Metrics: that one brings Dispatch.
+                .product(name: "CoreMetrics", package: "swift-metrics"),
             ],
             swiftSettings: swiftSettings),
         .target(
@@ -240,6 +243,15 @@ let package = Package(
         .testTarget(
             name: "IntegrationTests", dependencies: ["verneuilctl", "verneuil-stress", "commit-counter"],
             swiftSettings: swiftSettings),
+        .testTarget(
+            name: "VerneuilReplicationTests",
+            dependencies: [
+                "CSQLite", "CVerneuil", "ReplicaTestSupport", "ProductSupport", "TestServers", "VerneuilVFS", "VerneuilReplication",
+                "VerneuilReplica", "VerneuilSpool", "VerneuilS3", "VerneuilStore", "VerneuilFormat", "VerneuilSystem", "verneuilctl",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "MetricsTestKit", package: "swift-metrics"),
+            ],
+            swiftSettings: swiftSettings, linkerSettings: zstd),
         .testTarget(
             name: "RoundTripTests",
             dependencies: [

@@ -155,6 +155,10 @@ extension ReplicationOptions {
         passInterval = configuration.pacing.passInterval
         workers = configuration.pacing.workers
         uploadWindow = configuration.pacing.uploadsInFlight
+        patrolMaxAge = configuration.pacing.patrolMaxAge
+        touchesPerSecond = configuration.pacing.requestsPerSecond / 2
+        scanInterval = configuration.pacing.scanInterval
+        lagThreshold = configuration.pacing.lagThreshold
         generatedBy = "verneuil-swift \(Version.description)"
         // For tests: an oracle, not a setting that an application should know.
         isParanoid = getenv("VERNEUIL_PARANOID").map { String(cString: $0) == "1" } ?? false

@@ -45,7 +45,7 @@ struct StandardErrorLogHandler: LogHandler {
     }
 
     func log(event: LogEvent) {
-        var line = "\(timestamp(wallClock())) \(event.level) \(label): \(event.message)"
+        var line = "\(wallClock().rfc3339) \(event.level) \(label): \(event.message)"
         var details = metadata
         details.merge(metadataProvider?.get() ?? [:]) { $1 }
         details.merge(event.metadata ?? [:]) { $1 }
@@ -58,21 +58,23 @@ struct StandardErrorLogHandler: LogHandler {
     }
 }
 
-/// UTC with milliseconds, as RFC 3339 writes it.
-private func timestamp(_ time: FileTime) -> String {
-    let (days, second) = time.seconds.quotientAndRemainder(dividingBy: 86_400)
-    // Days to a date of the Gregorian calendar, counted in years that begin in
-    // March, so that the leap day is the last; eras of 400 years have 146,097 days.
-    let shifted = days + 719_468
-    let (era, dayOfEra) = shifted.quotientAndRemainder(dividingBy: 146_097)
-    let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365
-    let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
-    let marchMonth = (5 * dayOfYear + 2) / 153
-    let day = dayOfYear - (153 * marchMonth + 2) / 5 + 1
-    let month = marchMonth < 10 ? marchMonth + 3 : marchMonth - 9
-    let year = yearOfEra + era * 400 + (month <= 2 ? 1 : 0)
-    let clock = "\(padded(second / 3600, 2)):\(padded(second / 60 % 60, 2)):\(padded(second % 60, 2))"
-    return "\(padded(year, 4))-\(padded(month, 2))-\(padded(day, 2))T\(clock).\(padded(time.nanoseconds / 1_000_000, 3))Z"
+extension FileTime {
+    /// UTC with milliseconds, as RFC 3339 writes it. No localtime(3), which has a lock.
+    public var rfc3339: String {
+        let (days, second) = seconds.quotientAndRemainder(dividingBy: 86_400)
+        // Days to a date of the Gregorian calendar, counted in years that begin in
+        // March, so that the leap day is the last; eras of 400 years have 146,097 days.
+        let shifted = days + 719_468
+        let (era, dayOfEra) = shifted.quotientAndRemainder(dividingBy: 146_097)
+        let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365
+        let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
+        let marchMonth = (5 * dayOfYear + 2) / 153
+        let day = dayOfYear - (153 * marchMonth + 2) / 5 + 1
+        let month = marchMonth < 10 ? marchMonth + 3 : marchMonth - 9
+        let year = yearOfEra + era * 400 + (month <= 2 ? 1 : 0)
+        let clock = "\(padded(second / 3600, 2)):\(padded(second / 60 % 60, 2)):\(padded(second % 60, 2))"
+        return "\(padded(year, 4))-\(padded(month, 2))-\(padded(day, 2))T\(clock).\(padded(nanoseconds / 1_000_000, 3))Z"
+    }
 }
 
 private func padded(_ number: Int64, _ width: Int) -> String {

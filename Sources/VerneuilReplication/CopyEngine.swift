@@ -1,31 +1,27 @@
 import CVerneuil
 import Logging
-import Synchronization
 import VerneuilFormat
 import VerneuilSpool
 import VerneuilStore
 import VerneuilSystem
 
-/// A process's background work: one builder thread, up to `workers` copiers,
-/// each started with the first need of it. A queue of databases with the time when each is due.
+/// A process's background work: one thread that makes full snapshots and looks after everything once a scan, and for
+/// each target a queue with its own threads. All start with the first need of them.
 final class CopyEngine: @unchecked Sendable {
     unowned let replicator: Replicator
     private let options: ReplicationOptions
     private let logger: Logger
 
-    // Guarded by `lock`.
     private let lock = Lock()
-    private var due: [SpoolDatabase: MonotonicTime] = [:]
+    // Guarded by `lock`.
     private var copiers: [SpoolDatabase: DatabaseCopier] = [:]
     private var notices: [SpoolDatabase: CommitNotice] = [:]
-    private var copying: Set<SpoolDatabase> = []
-    private var threads = 0
-    private var idle = 0
-    private var scanDue: MonotonicTime
+    private var queues: [TargetQueue] = []
 
     private let buildLock = Lock()
     private var builds: [SpoolDatabase: BuildTask] = [:]
     private var isBuilding = false
+    private var scanDue: MonotonicTime
 
     private struct BuildTask {
         var due: MonotonicTime
@@ -41,6 +37,12 @@ final class CopyEngine: @unchecked Sendable {
         options = replicator.options
         logger = replicator.logger
         scanDue = MonotonicTime.now
+        queues = replicator.targets.indices.map { i in
+            TargetQueue(replicator) { [unowned self] database in
+                let copier = copier(database)
+                return withExtendedLifetime(copier) { copier.targets[i].backgroundPass() }
+            }
+        }
     }
 
     // MARK: - Requests
@@ -70,6 +72,14 @@ final class CopyEngine: @unchecked Sendable {
         }
     }
 
+    /// A connection was opened: what other processes, or earlier ones, left of this database is uploaded, a target that
+    /// has come back catches up, and chunks are kept alive, even if nobody ever writes.
+    func noteUse(_ database: SpoolDatabase) {
+        if queues.isEmpty { return }
+        schedule(database, after: 0)
+        buildLock.withLock { startBuilder() }
+    }
+
     func requestBuild(_ database: SpoolDatabase) {
         buildLock.withLock {
             let now = MonotonicTime.now
@@ -84,109 +94,61 @@ final class CopyEngine: @unchecked Sendable {
     }
 
     func schedule(_ database: SpoolDatabase, after seconds: Double) {
-        lock.withLock {
-            let at = MonotonicTime.now.advanced(seconds: seconds)
-            // Already due at that time or before: the thread that waits for it knows.
-            if let planned = due[database], planned <= at { return }
-            due[database] = at
-            // Who is at it looks again when he is done.
-            if copying.contains(database) { return }
-            if idle > 0 { lock.signal() } else if threads < options.workers { startCopier() }
-        }
+        for queue in queues { queue.schedule(database, after: seconds) }
     }
 
     // MARK: - Copiers
 
-    /// Copiers of all engines of this process, with its pid above: a forked child has none.
-    private static let copiersOfProcess = Atomic<UInt64>(0)
-    /// Beyond the first of each engine, which it can't do without. Engines are
-    /// many only where connections name many targets (CONFIGURATION.md).
-    private static let mostCopiersOfProcess: UInt64 = 32
-
-    /// Counts a new copier; false where there are enough.
-    private static func countCopier(isFirst: Bool) -> Bool {
-        let pid = UInt64(UInt32(bitPattern: getpid())) << 32
-        var found = copiersOfProcess.load(ordering: .relaxed)
-        while true {
-            let count = found & ~0xFFFF_FFFF == pid ? found & 0xFFFF_FFFF : 0
-            if !isFirst && count >= mostCopiersOfProcess { return false }
-            let (exchanged, original) = copiersOfProcess.compareExchange(
-                expected: found, desired: pid | (count + 1), ordering: .relaxed)
-            if exchanged { return true }
-            found = original
-        }
-    }
-
-    private func startCopier() {
-        guard Self.countCopier(isFirst: threads == 0) else { return }
-        do throws(SystemError) {
-            try Threads.spawn("verneuil-copy") { self.copyLoop() }
-            threads += 1
-        } catch {
-            logger.error("a copier can't be started", metadata: ["error": "\(error)"])
-        }
-    }
-
-    private func copyLoop() {
-        lock.lock()
-        while true {
-            let now = MonotonicTime.now
-            if now >= scanDue {
-                scanDue = now.advanced(seconds: options.scanInterval)
-                lock.unlock()
-                scan()
-                lock.lock()
-                continue
-            }
-            var next: (database: SpoolDatabase, at: MonotonicTime)?
-            for (database, at) in due where !copying.contains(database) {
-                if next.map({ at < $0.at }) ?? true { next = (database, at) }
-            }
-            guard let next, next.at <= now else {
-                idle += 1
-                lock.wait(until: min(next?.at ?? scanDue, scanDue))
-                idle -= 1
-                continue
-            }
-            due[next.database] = nil
-            copying.insert(next.database)
-            let copier = copier(next.database)
-            lock.unlock()
-            let again = copier.backgroundPass()
-            lock.lock()
-            copying.remove(next.database)
-            let soonest = MonotonicTime.now.advanced(seconds: again ?? options.passInterval)
-            if let planned = due[next.database] {
-                due[next.database] = max(planned, MonotonicTime.now.advanced(seconds: options.passInterval))
-            } else if again != nil {
-                due[next.database] = soonest
-            }
-        }
-    }
-
     private func copier(_ database: SpoolDatabase) -> DatabaseCopier {
-        if let known = copiers[database] { return known }
-        let made = DatabaseCopier(database, replicator, lockedNotice(database))
-        copiers[database] = made
-        return made
+        lock.withLock {
+            if let known = copiers[database] { return known }
+            let made = DatabaseCopier(database, replicator, lockedNotice(database))
+            copiers[database] = made
+            return made
+        }
     }
 
     /// Finds what no commit of this process told: other processes' leftovers, databases that lag, and those that are gone.
     func scan() {
         guard let databases = try? replicator.spool.databases() else { return }
         replicator.spool.sweep()
-        let now = wallClock()
+        var lagging: [(database: SpoolDatabase, since: UInt64)] = []
         for database in databases {
             guard let records = (try? database.control()) ?? nil else { continue }
-            if let since = records.pendingSince {
-                let lag = Double(now.seconds) - Double(since) / 1e9
-                if lag >= options.lagThreshold {
-                    logger.warning(
-                        "replication lags", metadata: ["database": "\(database.path)", "seconds": "\(Int(lag))"])
-                }
-            }
-            schedule(database, after: 0)
+            noteLag(database, records)
+            lagging.append((database, records.pendingSince ?? .max))
             if !records.isCurrentWhole || !records.isCurrentTrusted { requestBuild(database) }
+        }
+        if queues.isEmpty { return }
+        // Who has waited longest is served first.
+        for (database, _) in lagging.sorted(by: { $0.since < $1.since }) { schedule(database, after: 0) }
+        lock.withLock {
+            let present = Set(databases)
+            for (database, copier) in copiers where !present.contains(database) && !copier.isHeld { copiers[database] = nil }
+        }
+    }
+
+    private func noteLag(_ database: SpoolDatabase, _ records: SpoolControl) {
+        let stored = database.targetRecords()
+        let now = wallClock().seconds
+        for target in copier(database).targets {
+            let since = records.pendingSince(after: stored[target.target.identifier]?.stored ?? .none)
+            let lag = since.map { max(0, Double(now) - Double($0) / 1e9) } ?? 0
+            target.note(lag: lag)
+            guard lag >= options.lagThreshold else { continue }
+            logger.warning(
+                "replication lags",
+                metadata: [
+                    "database": "\(database.path)", "store": "\(target.target.store.name)", "seconds": "\(Int(lag))",
+                    "error": "\(stored[target.target.identifier]?.error ?? "")",
+                ])
+        }
+        if replicator.targets.isEmpty, let since = records.pendingSince {
+            let lag = Double(now) - Double(since) / 1e9
+            guard lag >= options.lagThreshold else { return }
+            logger.warning(
+                "replication lags: no replication target is configured",
+                metadata: ["database": "\(database.path)", "seconds": "\(Int(lag))"])
         }
     }
 
@@ -205,12 +167,16 @@ final class CopyEngine: @unchecked Sendable {
     private func buildLoop() {
         buildLock.lock()
         while true {
-            guard let (database, task) = builds.min(by: { $0.value.due < $1.value.due }) else {
-                buildLock.wait()
+            let now = MonotonicTime.now
+            if now >= scanDue {
+                scanDue = now.advanced(seconds: options.scanInterval)
+                buildLock.unlock()
+                scan()
+                buildLock.lock()
                 continue
             }
-            if task.due > MonotonicTime.now {
-                buildLock.wait(until: task.due)
+            guard let (database, task) = builds.min(by: { $0.value.due < $1.value.due }), task.due <= now else {
+                buildLock.wait(until: min(scanDue, builds.values.map(\.due).min() ?? scanDue))
                 continue
             }
             builds[database] = nil
@@ -286,8 +252,6 @@ final class CopyEngine: @unchecked Sendable {
     // MARK: - Flush
 
     func flush(_ database: SpoolDatabase, deadline: MonotonicTime) -> String? {
-        if replicator.targets.isEmpty { return "no replication target is configured" }
-        let copier = lock.withLock { self.copier(database) }
-        return copier.flush(deadline: deadline)
+        copier(database).flush(deadline: deadline)
     }
 }

@@ -5,257 +5,171 @@ import VerneuilSpool
 import VerneuilStore
 import VerneuilSystem
 
-// One pass over one database, under the copier's lock:
+// What the targets of one database share in one process:
 //
-//   1. take a whole snapshot that isn't copied (SpoolCopierSession);
-//   2. for each target, all at once: PUT the chunks that it isn't known to have,
-//      then, when all are stored, the manifest (S5), then write down what it has;
-//   3. tell the producers how far we are.
-//
-// A target that answers doesn't wait for one that doesn't: once one has the
-// snapshot, the others get `grace` seconds more; then the pass ends, and a
-// straggler keeps the lock (through its reference to the session) and its thread until it is done or has
-// failed. It is left out of passes meanwhile. So no manifest is ever written
-// without the lock, and those of one target never run backwards (S7).
+// - the copier's lock. The first target that works takes it, the last one gives
+//   it back. So no manifest is ever written without the lock, and those of one target never run backwards (S7).
+// - how far producers may go on. `copied` is what lets them overwrite a
+//   snapshot. It advances when every target has a snapshot that works on it, or `claim` seconds
+//   after the first one had it: a target that is down, or much slower than the
+//   others, holds nobody up, and finds a newer snapshot when it comes.
 
-/// Uploads one database's snapshots from this process. Safe from any thread; one pass at a time.
+/// Uploads one database's snapshots from this process, to all targets. Safe from any thread.
 final class DatabaseCopier: @unchecked Sendable {
     let database: SpoolDatabase
     let replicator: Replicator
+    let manifestName: String
     private let notice: CommitNotice
-    let options: ReplicationOptions
-    let logger: Logger
-    private let manifestName: String
+    private(set) var targets: [TargetCopier] = []
 
     // Guarded by `lock`.
     private let lock = Lock()
-    private var isPassing = false
     private var session: SpoolCopierSession?
-    private var stragglers: Set<String> = []
-    private var lastPass: MonotonicTime?
-    private var states: [String: TargetCopier] = [:]
-    private var failuresInARow = 0
-
-    /// How long a pass waits for the other targets once one has the snapshot, in seconds.
-    static let grace = 10.0
+    private var users = 0
+    /// The newest point that some target has, and since when.
+    private var newest: (point: SpoolPoint, since: MonotonicTime)?
 
     init(_ database: SpoolDatabase, _ replicator: Replicator, _ notice: CommitNotice) {
         self.database = database
         self.notice = notice
         self.replicator = replicator
-        options = replicator.options
-        logger = replicator.logger
         manifestName = ManifestName.make(host: replicator.options.hostName, path: database.path)
+        targets = replicator.targets.map { TargetCopier($0, self) }
     }
 
-    enum Outcome {
-        case nothingNew
-        case copied(SpoolPoint)
-        /// Another process has the lock, or another thread of ours passes.
-        case busy
-        case gone
-        case failed([String])
-    }
+    /// Whether some target has work under way.
+    var isHeld: Bool { lock.withLock { users > 0 } }
 
-    /// A pass by a worker. Answers after how many seconds another one is wanted; nil: when something happens.
-    func backgroundPass() -> Double? {
-        let wait = lock.withLock { () -> Double in
-            guard let lastPass else { return 0 }
-            return options.passInterval - MonotonicTime.now.seconds(since: lastPass)
-        }
-        if wait > 0.005 { return wait }
-        switch pass(.background) {
-        case .nothingNew:
-            return patrol()
-        case .gone:
-            return nil
-        case .copied:
-            // More may have been committed meanwhile; the manifest must not come too soon.
-            return options.manifestInterval
-        case .busy:
-            return 1
-        case .failed(let reasons):
-            let count = lock.withLock {
-                failuresInARow += 1
-                return failuresInARow
-            }
-            logger.warning(
-                "replication failed; it will be tried again",
-                metadata: ["database": "\(database.path)", "reason": "\(reasons.joined(separator: "; "))"])
-            return min(60, options.manifestInterval * Double(1 << min(count, 6)))
+    /// Runs `body` under the copier's lock, which it shares with this process's other targets.
+    func withSession(
+        _ body: (SpoolCopierSession) throws(SystemError) -> TargetCopier.Outcome
+    ) throws(SystemError) -> TargetCopier.Outcome {
+        switch try enter() {
+        case .refused(let outcome): return outcome
+        case .entered(let session):
+            defer { leave() }
+            return try body(session)
         }
     }
 
-    // MARK: - A pass
-
-    private func pass(_ urgency: Urgency) -> Outcome {
-        let mayPass = lock.withLock { () -> Bool in
-            if isPassing { return false }
-            isPassing = true
-            lastPass = MonotonicTime.now
-            return true
-        }
-        guard mayPass else { return .busy }
-        defer {
-            lock.withLock {
-                isPassing = false
-                if stragglers.isEmpty { session = nil }
-                lock.broadcast()
-            }
-        }
-        do throws(SystemError) {
-            return try passLocked(urgency)
-        } catch {
-            return .failed(["\(error)"])
-        }
+    /// The same for what has another result; nil where the lock isn't to be had.
+    func withSessionIfFree<T>(_ body: (SpoolCopierSession) throws(SystemError) -> T?) throws(SystemError) -> T? {
+        guard case .entered(let session) = try enter() else { return nil }
+        defer { leave() }
+        return try body(session)
     }
 
-    private func passLocked(_ urgency: Urgency) throws(SystemError) -> Outcome {
+    private enum Entry {
+        case entered(SpoolCopierSession)
+        case refused(TargetCopier.Outcome)
+    }
+
+    private func enter() throws(SystemError) -> Entry {
         notice.beginsPass()
-        let held = lock.withLock { session }
-        let opened: SpoolCopierSession?
-        if let held { opened = held } else { opened = try SpoolCopierSession.open(database) }
-        guard let session = opened else {
-            return try database.control() == nil ? .gone : .busy
-        }
-        lock.withLock { self.session = session }
-
-        // S9: nobody restores a file that isn't there any more, and another one has its own directory.
-        let status = try Files.status(database.path)
-        if status?.inode != database.inode || status?.device != database.device {
-            try session.retire()
-            return .gone
-        }
-        guard let snapshot = try session.snapshot() else {
-            try session.removeOldEpochs()
-            return try catchUpTargets(session) ? .busy : .nothingNew
-        }
-
-        let targets = lock.withLock { replicator.targets.filter { !stragglers.contains($0.identifier) } }
-        if targets.isEmpty { return replicator.targets.isEmpty ? .nothingNew : .busy }
-        let board = Scoreboard(targets.map(\.identifier))
-        for target in targets {
-            let copier = targetCopier(target)
-            let work: @Sendable () -> Void = { [self] in
-                let failure = copier.copy(snapshot, urgency: urgency)
-                let isLate = board.report(target.identifier, failure)
-                if isLate {
-                    lock.withLock {
-                        stragglers.remove(target.identifier)
-                        if stragglers.isEmpty && !isPassing { self.session = nil }
-                    }
-                    copyAgainSoon()
-                }
-            }
-            if targets.count == 1 {
-                work()
-            } else {
-                try Threads.spawn("verneuil-put", work)
-            }
-        }
-        let result = board.wait(grace: Self.grace)
-        lock.withLock { stragglers.formUnion(result.late) }
-        let failures = result.failures.values.sorted() + result.late.map { "target \($0) is slow" }.sorted()
-        if result.succeeded > 0 {
-            let isEverywhere = result.succeeded == replicator.targets.count
-            try session.finish(snapshot.point, everywhere: isEverywhere)
-            if isEverywhere { lock.withLock { failuresInARow = 0 } }
-        }
-        if result.failures.values.contains(where: { $0.contains(TargetCopier.damaged) }), try session.stands(snapshot.point) {
-            logger.error(
-                "the spool doesn't hold what it should; taking a full snapshot", metadata: ["database": "\(database.path)"])
-            forgetAll()
-        }
-        return failures.isEmpty ? .copied(snapshot.point) : .failed(failures)
+        return try enterLocked()
     }
 
-    /// What was believed to be stored isn't, or what was staged isn't right: everything is looked at and uploaded afresh.
-    func forgetAll() {
-        database.forgetStoredChunks()
-        lock.withLock { states = [:] }
+    private func enterLocked() throws(SystemError) -> Entry {
+        try lock.withLock { () throws(SystemError) in
+            let opened: SpoolCopierSession?
+            if let session { opened = session } else { opened = try SpoolCopierSession.open(database) }
+            guard let opened else { return .refused(try database.control() == nil ? .gone : .busy) }
+            // S9: nobody restores a file that isn't there any more, and another one has its own directory.
+            let status = try Files.status(database.path)
+            if status?.inode != database.inode || status?.device != database.device {
+                if users == 0 { try opened.retire() }
+                return .refused(.gone)
+            }
+            session = opened
+            users += 1
+            return .entered(opened)
+        }
+    }
+
+    private func leave() {
+        lock.withLock {
+            users -= 1
+            if users == 0 { session = nil }
+        }
+    }
+
+    /// Tells producers how far the targets are. Under the copier's lock.
+    func noteProgress(_ session: SpoolCopierSession) throws(SystemError) {
+        let records = database.targetRecords()
+        let stored = targets.map { ($0, records[$0.target.identifier]?.stored ?? .none) }
+        guard let best = stored.map(\.1).max() else { return }
+        let now = MonotonicTime.now
+        let since = lock.withLock { () -> MonotonicTime in
+            if let newest, newest.point == best { return newest.since }
+            newest = (best, now)
+            return now
+        }
+        let age = now.seconds(since: since)
+        var copied = best
+        for (target, point) in stored where point < best {
+            if let claim = target.claim, age < claim { copied = min(copied, point) }
+        }
+        var everywhere = stored.map(\.1).min() ?? .none
+        // Other programs may have other targets: those count while somebody tries.
+        let mine = Set(targets.map(\.target.identifier))
+        for (id, record) in records where !mine.contains(id) {
+            let age = Double(wallClock().seconds) - Double(record.written) / 1e9
+            if abs(age) < 3600 { everywhere = min(everywhere, record.stored) }
+        }
+        try session.advance(copied: copied, everywhere: everywhere)
+    }
+
+    /// The newest snapshot doesn't serve (any more).
+    func takeFullSnapshot() {
         do throws(SystemError) { _ = try database.distrust() } catch { replicator.noteFailure(database, error) }
         replicator.needsBuild(database)
     }
 
-    /// Whether some target lacks what others have: then the newest snapshot is due again, for it alone.
-    private func catchUpTargets(_ session: SpoolCopierSession) throws(SystemError) -> Bool {
-        guard let records = try session.records(), records.isCurrentWhole, records.isCurrentTrusted else { return false }
-        let point = records.current.point
-        guard point <= records.copier.copied, point > records.copier.everywhere else { return false }
-        let lagging = lock.withLock { replicator.targets.filter { !stragglers.contains($0.identifier) } }
-            .filter { targetCopier($0).stored != point }
-        if lagging.isEmpty {
-            if lock.withLock({ stragglers.isEmpty }) { try session.finish(point, everywhere: true) }
-            return false
-        }
-        guard let snapshot = try session.snapshot(at: point) else { return true }
-        var failed = false
-        for target in lagging {
-            if let reason = targetCopier(target).copy(snapshot, urgency: .background) {
-                failed = true
-                logger.warning(
-                    "a target lags behind the others", metadata: ["database": "\(database.path)", "reason": "\(reason)"])
-            }
-        }
-        if !failed && lock.withLock({ stragglers.isEmpty }) { try session.finish(point, everywhere: true) }
-        return failed
-    }
-
-    private func copyAgainSoon() {
-        replicator.copyEngine.schedule(database, after: options.passInterval)
-    }
-
-    private func targetCopier(_ target: ReplicationTarget) -> TargetCopier {
-        lock.withLock {
-            if let known = states[target.identifier] { return known }
-            let made = TargetCopier(database, target, manifestName, replicator)
-            states[target.identifier] = made
-            return made
-        }
+    /// What was believed to be stored isn't, or what was staged isn't right: everything is looked at and uploaded afresh.
+    /// - Parameter target: where; nil: everywhere.
+    func forget(_ target: TargetCopier?) {
+        database.forgetStoredChunks(target?.target.identifier)
+        for each in targets where target == nil || each === target { each.forget() }
+        takeFullSnapshot()
     }
 
     // MARK: - Flush
 
-    /// Until everything that is committed now is everywhere, or it's sure that it won't be. nil, or why not.
+    /// Until everything that is committed now is on every target, or it's sure that it won't be. nil, or why not.
     func flush(deadline: MonotonicTime) -> String? {
-        var wanted: SpoolPoint?
-        var lastReason = "nothing was tried"
-        var failures = 0
+        if targets.isEmpty { return "no replication target is configured" }
+        let mark = WriterMark(replicator.options.identity, device: database.device, inode: database.inode)
         while true {
             do throws(SystemError) {
-                if wanted == nil {
-                    switch try settle(deadline) {
-                    case .success(let point): wanted = point
-                    case .failure(let reason): return reason.text
-                    }
-                }
-                if let point = wanted, let records = try database.control() {
-                    if records.isOvertaken {
-                        wanted = nil
-                        continue
-                    }
-                    if records.copier.everywhere >= point { return nil }
+                switch try settle(deadline) {
+                case .success(let wanted):
+                    let reasons = flush(wanted, mark, deadline)
+                    if reasons.isEmpty { return nil }
+                    // Another epoch has begun meanwhile, whose points don't compare with what was wanted.
+                    if !reasons.contains(TargetCopier.overtakenEpoch) { return reasons.joined(separator: "; ") }
+                case .failure(let reason): return reason.text
                 }
             } catch {
                 return "\(error)"
             }
-            if MonotonicTime.now >= deadline { return "out of time; last: \(lastReason)" }
-            switch pass(.flush) {
-            case .copied: lastReason = "more was committed meanwhile"
-            case .nothingNew:
-                lastReason = "the snapshot is not complete"
-                usleep(20_000)
-            case .gone: return "\(database.path) is gone, or replaced by another file"
-            case .busy:
-                lastReason = "another copier is at work"
-                usleep(20_000)
-            case .failed(let reasons):
-                lastReason = reasons.joined(separator: "; ")
-                failures += 1
-                if failures >= 3 { return lastReason }
-                usleep(200_000)
+            if MonotonicTime.now >= deadline { return "out of time" }
+        }
+    }
+
+    /// On all targets at once. Answers why not, of each that failed.
+    private func flush(_ wanted: SpoolPoint, _ mark: WriterMark, _ deadline: MonotonicTime) -> [String] {
+        if targets.count == 1, let only = targets.first {
+            return only.flush(wanted, mark, deadline: deadline).map { [$0] } ?? []
+        }
+        let board = Answers(targets.count)
+        for (i, target) in targets.enumerated() {
+            do throws(SystemError) {
+                try Threads.spawn("verneuil-flush") { board.put(i, target.flush(wanted, mark, deadline: deadline)) }
+            } catch {
+                board.put(i, "\(error)")
             }
         }
+        return board.take().compactMap(\.self)
     }
 
     private struct Refusal: Error { var text: String }
@@ -263,11 +177,14 @@ final class DatabaseCopier: @unchecked Sendable {
     /// The point to which everything that is committed now belongs, made whole. Runs the builder where it isn't.
     private func settle(_ deadline: MonotonicTime) throws(SystemError) -> Result<SpoolPoint, Refusal> {
         var openSince: (begun: SpoolPoint, since: MonotonicTime)?
+        // Whatever was committed before the call came before this transaction.
+        var first: SpoolPoint?
         while true {
             var isDead = false
             if let records = try database.control(), records.producer.isOpen, !records.hasProposal {
                 let begun = SpoolPoint(records.producer.staged.epoch, records.producer.begun)
                 if openSince?.begun != begun { openSince = (begun, MonotonicTime.now) }
+                first = first ?? begun
                 isDead = openSince.map { MonotonicTime.now.seconds(since: $0.since) > 1 } ?? false
             }
             let outcome: SpoolBuilder.Outcome
@@ -285,9 +202,9 @@ final class DatabaseCopier: @unchecked Sendable {
                 return .success(records.current.point)
             }
             // Commits go on: what is staged and whole by now includes all that was committed before the call,
-            // once a transaction that began after it is staged.
+            // once a transaction that was open then, or began later, is staged.
             if let records = try database.control(), records.isCurrentWhole, !records.hasProposal, !records.isOvertaken,
-                let openSince, records.producer.staged >= openSince.begun
+                records.producer.staged.epoch > records.builder.distrusted, let first, records.producer.staged >= first
             {
                 return .success(records.producer.staged)
             }
@@ -299,51 +216,27 @@ final class DatabaseCopier: @unchecked Sendable {
     }
 }
 
-/// Who of a pass's targets has answered.
-private final class Scoreboard: @unchecked Sendable {
-    struct Result {
-        var succeeded = 0
-        var failures: [String: String] = [:]
-        var late: Set<String> = []
-    }
+/// What several threads answer.
+private final class Answers: @unchecked Sendable {
     private let lock = Lock()
-    private var result = Result()
-    private var firstSuccess: MonotonicTime?
-    private var isOver = false
-    private var pending: Set<String>
+    private var answers: [String?]
+    private var missing: Int
 
-    init(_ targets: [String]) { pending = Set(targets) }
-
-    /// True where nobody waits for this any more.
-    func report(_ id: String, _ failure: String?) -> Bool {
+    init(_ count: Int) {
+        answers = Array(repeating: nil, count: count)
+        missing = count
+    }
+    func put(_ index: Int, _ answer: String?) {
         lock.withLock {
-            if isOver { return true }
-            pending.remove(id)
-            if let failure {
-                result.failures[id] = failure
-            } else {
-                result.succeeded += 1
-                if firstSuccess == nil { firstSuccess = MonotonicTime.now }
-            }
+            answers[index] = answer
+            missing -= 1
             lock.broadcast()
-            return false
         }
     }
-
-    func wait(grace: Double) -> Result {
+    func take() -> [String?] {
         lock.withLock {
-            while !pending.isEmpty {
-                if let firstSuccess {
-                    let until = firstSuccess.advanced(seconds: grace)
-                    if MonotonicTime.now >= until { break }
-                    lock.wait(until: until)
-                } else {
-                    lock.wait()
-                }
-            }
-            isOver = true
-            result.late = pending
-            return result
+            while missing > 0 { lock.wait() }
+            return answers
         }
     }
 }

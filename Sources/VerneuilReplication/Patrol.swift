@@ -1,116 +1,187 @@
 import CVerneuil
-import Logging
 import VerneuilFormat
 import VerneuilSpool
 import VerneuilStore
 import VerneuilSystem
 
 // A bucket may have a rule that deletes what nobody touched for a week (SYSTEM
-// 4). Chunks that don't change for longer are kept alive by touching each of them
-// once per `patrolInterval`: a few after every pass, so that no upload waits
-// for a patrol. How far it came stands beside the list of what is stored, and is as
-// trustworthy: after a boot everything is uploaded again, and so is young.
+// 4). Chunks that don't change for longer are kept alive by touching each of
+// them; but a touch (COPY) costs as much as a PUT, and touching all of them daily
+// costs about a hundred times what storing them does. So each chunk's age is
+// kept (ChunkAges: storing it counts), and only what comes near to
+// `patrolMaxAge` is touched:
+//
+//     due(chunk) = maximum − 3 h − jitter(chunk),   jitter in 0 … 15 % of the maximum
+//
+// 3 h: one since ages are whole hours, one since a lane looks at least once an
+// hour, one for the touching itself. The jitter is a hash of the chunk's name: what was stored at once is not due at
+// once, for ever after. Where so much comes due that `touchesPerSecond` would
+// not get through in time, it begins earlier.
 
 /// Keeps the chunks of one database's last uploaded manifest alive on one target. Used under the copier's lock.
-struct Patrol {
-    enum Outcome: Equatable {
+package struct Patrol {
+    package enum Outcome: Equatable {
         /// Nothing is due for this many seconds.
-        case idle(Double)
+        case idle(Double, touched: Int)
         /// More is due now.
-        case more
+        case more(touched: Int)
         /// The store has lost a chunk.
         case missing(Fingerprint)
         case failed(String)
     }
 
-    let database: SpoolDatabase
-    let target: ReplicationTarget
-    let interval: Double
-    /// Chunks touched by one call.
+    private let database: SpoolDatabase
+    private let target: ReplicationTarget
+    private let options: ReplicationOptions
+    /// Touches in flight, and chunks touched by one call.
     static let slice = 32
+    /// Chunks that one look at the list finds work for.
+    static let queueLimit = 8192
 
-    private var path: String { "\(database.directory)/patrol.\(target.identifier)" }
+    private var list: [Fingerprint] = []
+    private var ages: ChunkAges?
+    private var stamp: FileStatus?
+    /// What is due, the most urgent last.
+    private var queue: [Fingerprint] = []
+    /// Where those stand in the list.
+    private var places: [Fingerprint: [Int]] = [:]
+    /// No look before this time (seconds since 1970), unless the clock was set back behind the other.
+    private var restUntil: Int64 = .min
+    private var restSince: Int64 = .min
 
-    /// Where the round that is under way began and how far it came.
-    private struct Round {
-        /// Seconds since 1970.
-        var began: Int64
-        var next: Int
-
-        init(began: Int64, next: Int) {
-            self.began = began
-            self.next = next
-        }
-        init?(_ bytes: [UInt8]) {
-            let fields = String(decoding: bytes, as: UTF8.self).split(separator: " ")
-            guard fields.count == 2, let began = Int64(fields[0]), let next = Int(fields[1]), next >= 0 else { return nil }
-            self.init(began: began, next: next)
-        }
-        var bytes: [UInt8] { Array("\(began) \(next)".utf8) }
+    package init(_ database: SpoolDatabase, _ target: ReplicationTarget, _ options: ReplicationOptions) {
+        self.database = database
+        self.target = target
+        self.options = options
     }
 
-    func walk() -> Outcome {
+    private var maximum: Int { Int(options.patrolMaxAge / 3600) }
+
+    /// The age in hours at which a chunk is touched.
+    private func due(_ chunk: Fingerprint) -> Int {
+        let jitter = options.patrolMaxAge / 3600 * 0.15 * (Double(chunk.secondary >> 11) / 0x1p53)
+        return max(0, maximum - 3 - Int(jitter))
+    }
+
+    package mutating func walk() -> Outcome {
         do {
-            guard let list = database.storedChunks(target.identifier) else { return .idle(interval) }
-            let now = wallClock().seconds
-            guard var round = try Files.read(path, limit: 100).flatMap(Round.init) else {
-                // All of it was stored just now.
-                try save(Round(began: now, next: list.count))
-                return .idle(interval)
+            let now = options.clock()
+            if queue.isEmpty && now < restUntil && now >= restSince { return .idle(Double(restUntil - now), touched: 0) }
+            let found = try Files.status("\(database.directory)/stored.\(target.identifier)")
+            guard let found, let stored = database.storedChunks(target.identifier) else { return rest(now, 3600, touched: 0) }
+            if queue.isEmpty || found.inode != stamp?.inode || found.modified != stamp?.modified {
+                stamp = found
+                list = stored
+                if let seconds = look(now) { return rest(now, seconds, touched: 0) }
             }
-            if round.next >= list.count {
-                let age = Double(now - round.began)
-                // A clock that was set back must not stop the patrol.
-                if age >= 0 && age < interval { return .idle(interval - age) }
-                round = Round(began: now, next: 0)
+            let batch = Array(queue.suffix(Self.slice))
+            let answers = touch(batch)
+            var done: [Int] = []
+            for (chunk, answer) in zip(batch, answers) {
+                if case .success(true) = answer { done += places[chunk] ?? [] }
             }
-            var touched = 0
-            while round.next < list.count && touched < Self.slice {
-                let chunk = list[round.next]
-                round.next += 1
-                if chunk == Chunk.zeroFingerprint { continue }
-                touched += 1
-                if try !target.store.touch(.chunks, chunk.chunkName, urgency: .background) { return .missing(chunk) }
+            try ages?.touch(done, hour: ChunkAges.hour(now))
+            for (chunk, answer) in zip(batch, answers) {
+                switch answer {
+                case .success(true): continue
+                case .success(false):
+                    queue = []
+                    return .missing(chunk)
+                case .failure(let error):
+                    queue = []
+                    return .failed("\(error)")
+                }
             }
-            try save(round)
-            return round.next < list.count ? .more : .idle(interval)
+            queue.removeLast(batch.count)
+            if !queue.isEmpty { return .more(touched: batch.count) }
+            restUntil = .min
+            return .more(touched: batch.count)
         } catch {
+            queue = []
             return .failed("\(error)")
         }
     }
 
-    private func save(_ round: Round) throws(SystemError) {
-        try Files.writeAtomically(round.bytes, to: path, isOnlyWriter: true)
+    private mutating func rest(_ now: Int64, _ seconds: Double, touched: Int) -> Outcome {
+        restSince = now
+        restUntil = now + Int64(seconds)
+        list = []
+        ages = nil
+        stamp = nil
+        places = [:]
+        return .idle(seconds, touched: touched)
     }
-}
 
-extension DatabaseCopier {
-    /// Touches what is due on every target. Answers after how many seconds to come again.
-    func patrol() -> Double? {
-        guard let session = try? SpoolCopierSession.open(database) else { return nil }
-        defer { withExtendedLifetime(session) {} }
-        var soonest: Double?
-        for target in replicator.targets {
-            let wait: Double
-            switch Patrol(database: database, target: target, interval: options.patrolInterval).walk() {
-            case .idle(let seconds): wait = seconds
-            case .more: wait = 1
-            case .failed(let reason):
-                logger.warning(
-                    "chunks could not be touched; it will be tried again",
-                    metadata: ["database": "\(database.path)", "reason": "\(reason)"])
-                wait = 60
-            case .missing(let chunk):
-                logger.error(
-                    "a chunk is missing in the store; taking a full snapshot",
-                    metadata: [
-                        "database": "\(database.path)", "store": "\(target.store.name)", "chunk": "\(chunk.chunkName)",
-                    ])
-                forgetAll()
-                wait = 1
+    /// Fills the queue. Answers for how many seconds there is nothing to do; nil: there is.
+    private mutating func look(_ now: Int64) -> Double? {
+        let known = ChunkAges(database, target.identifier, list: list)
+        ages = known
+        queue = []
+        let hour = ChunkAges.hour(now)
+        // How many hours are left for how many chunks.
+        var left = [Int](repeating: 0, count: list.count)
+        var histogram = [Int](repeating: 0, count: maximum + 1)
+        for (i, chunk) in list.enumerated() {
+            guard chunk != Chunk.zeroFingerprint else {
+                left[i] = .max
+                continue
             }
-            soonest = min(soonest ?? wait, wait)
+            left[i] = ChunkAges.age(known.hours[i], at: hour).map { max(0, due(chunk) - $0) } ?? 0
+            histogram[min(left[i], maximum)] += 1
         }
-        return soonest.map { max(0.5, $0) }
+        // What has to begin now, so that nothing is late.
+        var horizon = 0
+        var waiting = 0
+        for hours in histogram.indices {
+            waiting += histogram[hours]
+            if hours > 0 && Double(waiting) > Double(hours) * 3600 * options.touchesPerSecond { horizon = hours }
+        }
+        let urgent = left.indices.filter { left[$0] <= horizon }
+        guard !urgent.isEmpty else {
+            let next = histogram.indices.first { histogram[$0] > 0 } ?? 1
+            return Double(max(1, next)) * 3600 - Double(now % 3600)
+        }
+        places = [:]
+        for index in urgent.sorted(by: { left[$0] < left[$1] }) {
+            if places[list[index]] != nil { continue }
+            if queue.count >= Self.queueLimit { break }
+            places[list[index]] = []
+            queue.append(list[index])
+        }
+        for (i, chunk) in list.enumerated() where places[chunk] != nil { places[chunk]?.append(i) }
+        queue.reverse()
+        return nil
+    }
+
+    /// Touches all at once, and waits for all.
+    private func touch(_ chunks: [Fingerprint]) -> [Result<Bool, StoreError>] {
+        let board = Board(chunks.count)
+        for (i, chunk) in chunks.enumerated() {
+            target.store.touch(.chunks, chunk.chunkName, urgency: .background) { board.put(i, $0) }
+        }
+        return board.take()
+    }
+
+    private final class Board: @unchecked Sendable {
+        private let lock = Lock()
+        private var results: [Result<Bool, StoreError>]
+        private var missing: Int
+        init(_ count: Int) {
+            results = Array(repeating: .success(true), count: count)
+            missing = count
+        }
+        func put(_ index: Int, _ result: Result<Bool, StoreError>) {
+            lock.withLock {
+                results[index] = result
+                missing -= 1
+                lock.broadcast()
+            }
+        }
+        func take() -> [Result<Bool, StoreError>] {
+            lock.withLock {
+                while missing > 0 { lock.wait() }
+                return results
+            }
+        }
     }
 }

@@ -32,13 +32,19 @@ public struct ReplicationOptions: Sendable {
     /// PUTs in flight for each target.
     public var uploadWindow = 100
     public var workers = 10
-    /// How often a live chunk is touched.
-    public var patrolInterval = 86_400.0
+    /// The age that no live chunk exceeds, in seconds: counted from when it was stored or touched.
+    public var patrolMaxAge = 5 * 86_400.0
+    /// What the patrol may plan with: half of the background budget, so that uploads don't wait for it.
+    public var touchesPerSecond = 15.0
     /// Compare all that is staged with the database after each commit, and abort() on any difference.
     public var isParanoid = false
     /// Manifests' host name.
     public var hostName = Host.name()
     public var generatedBy = "verneuil-swift 0.1"
+    /// Tells this machine from others with its host name.
+    public var identity = WriterIdentity()
+    /// Seconds since 1970, for the ages of chunks.
+    public var clock: @Sendable () -> Int64 = { wallClock().seconds }
 
     public init() {}
 }
@@ -77,7 +83,9 @@ public final class Replicator: @unchecked Sendable {
     /// A tracker for a connection to the file with this identity; `path` is canonical.
     public func tracker(path: String, device: UInt64, inode: UInt64, isReadOnly: Bool) -> Tracker {
         let database = SpoolDatabase(spool, path: path, device: device, inode: inode)
-        return Tracker(database, producer(database), self, isReadOnly: isReadOnly)
+        let tracker = Tracker(database, producer(database), self, isReadOnly: isReadOnly)
+        copyEngine.noteUse(database)
+        return tracker
     }
 
     private func producer(_ database: SpoolDatabase) -> SpoolProducer {
@@ -235,11 +243,17 @@ public final class Replicator: @unchecked Sendable {
 
     /// Takes a full snapshot of the database at `path`, now, and stores it.
     /// Answers nil, or why that wasn't possible.
-    public func sync(path: String, timeout: Double = 3600) -> String? {
+    ///
+    /// - Parameters:
+    ///   - timeout: seconds.
+    ///   - takeOver: also over a manifest that another machine has written (docs/REPLICATION.md, Fencing).
+    public func sync(path: String, timeout: Double = 3600, takeOver: Bool = false) -> String? {
         do throws(SystemError) {
             try spool.prepare()
             guard let status = try Files.status(path) else { return "there is no file \(path)" }
-            return flush(SpoolDatabase(spool, path: path, device: status.device, inode: status.inode), timeout: timeout)
+            let database = SpoolDatabase(spool, path: path, device: status.device, inode: status.inode)
+            if takeOver { for target in targets { try database.requestTakeover(target.identifier) } }
+            return flush(database, timeout: timeout)
         } catch {
             return "\(error)"
         }

@@ -1,263 +1,384 @@
+import CVerneuil
 import Logging
 import VerneuilFormat
 import VerneuilSpool
 import VerneuilStore
 import VerneuilSystem
 
-/// Brings snapshots of one database to one target. One `copy` at a time.
+/// Brings one database to one target: its snapshots, and the touches that keep
+/// them alive. Targets of a database know nothing of one another's pace: each
+/// has its own state (TargetRecord), retries and threads, and takes the
+/// snapshot that it lacks. What they share is the copier's lock and how far producers may go on (DatabaseCopier).
+///
+/// Safe from any thread; one pass at a time.
 final class TargetCopier: @unchecked Sendable {
+    let target: ReplicationTarget
     private let database: SpoolDatabase
-    private let target: ReplicationTarget
-    private let manifestName: String
+    private unowned let copier: DatabaseCopier
     private let replicator: Replicator
+    private let options: ReplicationOptions
+    private let logger: Logger
+    private let metrics: TargetMetrics
     private let recent = RecentChunks()
+    private let fence: ManifestFence
+
+    // Used by the pass alone.
     private var isPrepared = false
+    private var record = TargetRecord()
+    private var patrol: Patrol?
 
+    // Guarded by `lock`.
     private let lock = Lock()
-    private var storedPoint: SpoolPoint?
-    /// The newest snapshot that this process stored here.
-    var stored: SpoolPoint? { lock.withLock { storedPoint } }
+    private var isPassing = false
+    private var flushes = 0
+    private var lastPass: MonotonicTime?
+    private var lastManifest: MonotonicTime?
+    private var failures = 0
+    private var repeats = false
+    private var hurrySeen: (at: MonotonicTime, value: Bool)?
+    private var patience = TargetCopier.grace
 
-    /// Marks failures that only a full snapshot mends.
-    static let damaged = "not in the spool, or damaged there"
+    /// How long producers are asked to keep a snapshot still for a target that works on it after another has it, in
+    /// seconds. Doubles each time that this wasn't enough, up to the second number.
+    static let grace = 10.0
+    static let longestGrace = 640.0
 
-    init(_ database: SpoolDatabase, _ target: ReplicationTarget, _ manifestName: String, _ replicator: Replicator) {
-        self.database = database
+    init(_ target: ReplicationTarget, _ copier: DatabaseCopier) {
         self.target = target
-        self.manifestName = manifestName
-        self.replicator = replicator
+        self.copier = copier
+        database = copier.database
+        replicator = copier.replicator
+        options = copier.replicator.options
+        logger = copier.replicator.logger
+        metrics = TargetMetrics(database: copier.database.path, target: target.store.name)
+        fence = ManifestFence(database, target, key: copier.manifestName, logger: logger)
     }
 
-    /// nil: chunks and manifest are stored. Else why not.
-    func copy(_ snapshot: StagedSnapshot, urgency: Urgency) -> String? {
+    enum Outcome {
+        case stored(SpoolPoint)
+        case nothingNew
+        /// Another process has the lock, or another thread of ours passes.
+        case busy
+        /// The database isn't there any more, or has nothing spooled.
+        case gone
+        /// Commits overwrote the snapshot while it was on its way.
+        case overtaken
+        case failed(String, isFinal: Bool)
+    }
+
+    /// Seconds for which producers are asked to wait for this target; nil: not at all, since it failed the last time.
+    var claim: Double? { lock.withLock { failures == 0 ? patience : nil } }
+
+    /// Nothing is known to be there any more: all of it is uploaded again, even if nothing is committed.
+    func forget() {
+        recent.removeAll()
+        lock.withLock { repeats = true }
+    }
+
+    func note(lag seconds: Double) { metrics.lag.record(seconds) }
+
+    // MARK: - A pass by a worker
+
+    /// Answers after how many seconds another one is wanted; nil: when something happens.
+    func backgroundPass() -> Double? {
+        let wait = lock.withLock { () -> Double in
+            let now = MonotonicTime.now
+            return max(
+                lastPass.map { options.passInterval - now.seconds(since: $0) } ?? 0,
+                lastManifest.map { options.manifestInterval - now.seconds(since: $0) } ?? 0)
+        }
+        if wait > 0.005 { return wait }
+        switch pass(.background) {
+        case .stored: return options.manifestInterval
+        case .nothingNew:
+            let due = patrolSlice()
+            // Somebody else's commits are not told to who holds the lock for another target's sake.
+            return copier.isHeld ? min(due ?? 1, 1) : due
+        case .overtaken: return options.passInterval
+        case .busy: return 1
+        case .gone: return nil
+        case .failed(let reason, let isFinal):
+            logger.warning(
+                "replication failed; it will be tried again",
+                metadata: ["database": "\(database.path)", "store": "\(target.store.name)", "reason": "\(reason)"])
+            let count = isFinal ? 6 : lock.withLock { failures }
+            return min(60, options.manifestInterval * Double(1 << min(count, 6))) * Double.random(in: 0.75...1)
+        }
+    }
+
+    func pass(_ urgency: Urgency) -> Outcome {
+        let mayPass = lock.withLock { () -> Bool in
+            if isPassing { return false }
+            isPassing = true
+            lastPass = MonotonicTime.now
+            return true
+        }
+        guard mayPass else { return .busy }
+        defer {
+            lock.withLock {
+                isPassing = false
+                lock.broadcast()
+            }
+        }
+        do throws(SystemError) {
+            return try copier.withSession { (session) throws(SystemError) in try pass(session, urgency) }
+        } catch {
+            lock.withLock { failures += 1 }
+            return .failed("\(error)", isFinal: false)
+        }
+    }
+
+    private func pass(_ session: SpoolCopierSession, _ urgency: Urgency) throws(SystemError) -> Outcome {
+        record = database.targetRecord(target.identifier) ?? TargetRecord(name: target.store.name)
+        let isRepeat = lock.withLock { repeats } || database.isTakeoverRequested(target.identifier)
+        guard let snapshot = try session.snapshot(after: isRepeat ? .none : record.stored) else {
+            try copier.noteProgress(session)
+            return .nothingNew
+        }
         let began = MonotonicTime.now
-        var sent = Sent()
+        let upload = SnapshotUpload(
+            snapshot, database, target, replicator, fence: fence, recent: recent,
+            urgency: { [self] in urgency == .background && isHurried() ? .flush : urgency },
+            progress: { [self] done, total in
+                record.progress = (done, total, timestamp())
+                save()
+            })
+        defer {
+            metrics.requests.increment(by: upload.requests)
+            metrics.bytes.increment(by: upload.sentBytes)
+        }
+        let failure: (any Error)?
         do {
             if !isPrepared {
                 try target.store.prepare()
                 isPrepared = true
             }
-            let list = database.storedChunks(target.identifier) ?? []
-            try putChunks(snapshot, list, urgency, &sent)
-            let base = try putBase(snapshot, Set(list), urgency, &sent)
-            try putManifest(snapshot, base: base?.words, baseName: base?.name, urgency, &sent)
-            do throws(SystemError) {
-                // Chunk 0 is in the manifest and nowhere else. The base chunk, at the list's end, is an object as well.
-                var list = snapshot.chunks
-                if !list.isEmpty { list[0] = Chunk.zeroFingerprint }
-                if let base { list.append(base.name) }
-                try database.setStoredChunks(target.identifier, list)
-            } catch {
-                // Costs uploads later, and nothing else.
-                replicator.noteFailure(database, error)
-            }
-            lock.withLock { storedPoint = snapshot.point }
-            replicator.logger.info(
-                "stored a snapshot",
-                metadata: [
-                    "database": "\(database.path)", "store": "\(target.store.name)", "snapshot": "\(snapshot.point)",
-                    "chunks": "\(sent.chunks)", "requests": "\(sent.requests)", "bytes": "\(sent.bytes)",
-                    "milliseconds": "\(Int(MonotonicTime.now.seconds(since: began) * 1000))",
-                ])
-            return nil
-        } catch let error as StoreError {
-            if error.kind == .noSuchSpace { isPrepared = false }
-            return "\(error)"
+            try upload.run()
+            failure = nil
         } catch {
-            return "\(error)"
+            failure = error
         }
-    }
-
-    /// What a pass cost.
-    private struct Sent {
-        var chunks = 0
-        var requests = 0
-        /// Of bodies, compressed.
-        var bytes = 0
-    }
-
-    private struct Missing: Error, CustomStringConvertible {
-        var database: String
-        var index: Int
-        var description: String { "chunk \(index) of \(database) is \(TargetCopier.damaged)" }
-    }
-
-    // MARK: - Chunks
-
-    private func putChunks(_ snapshot: StagedSnapshot, _ list: [Fingerprint], _ urgency: Urgency, _ sent: inout Sent) throws {
-        let stored = Set(list)
-        var seen: Set<Fingerprint> = [Chunk.zeroFingerprint]
-        // Chunk 0 is sent inside the manifest.
-        let wanted = snapshot.chunks.indices.dropFirst().filter { index in
-            let fingerprint = snapshot.chunks[index]
-            if index < list.count && list[index] == fingerprint { return false }
-            return !stored.contains(fingerprint) && !recent.contains(fingerprint) && seen.insert(fingerprint).inserted
+        record.progress = nil
+        record.sentChunks += upload.sentChunks
+        record.sentBytes += upload.sentBytes
+        record.isUnguarded = fence.lineage.isUnguarded
+        record.fencedBy = fence.lineage.fencedBy
+        guard let failure else {
+            didStore(snapshot, upload, began)
+            try copier.noteProgress(session)
+            return .stored(snapshot.point)
         }
-        let window = UploadWindow(limit: replicator.options.uploadWindow)
-        // Compression takes most of the time. Where somebody waits, other cores help; in the background, the budget is
-        // spent long before one core is.
-        let helpers = urgency == .flush && wanted.count >= Self.worthHelp ? ParallelLoop.mostHelpers : 0
-        ParallelLoop.run(wanted.count, helpers: helpers) { [self] turn in
-            if window.failure != nil { return false }
-            let index = wanted[turn]
-            do throws(SystemError) {
-                guard let bytes = try snapshot.chunk(index) else {
-                    window.note(Missing(database: database.path, index: index))
-                    return false
-                }
-                put(bytes, snapshot.chunks[index], window, urgency)
-                return true
-            } catch {
-                window.note(error)
-                return false
+        return try didFail(failure, snapshot, session)
+    }
+
+    private func didStore(_ snapshot: StagedSnapshot, _ upload: SnapshotUpload, _ began: MonotonicTime) {
+        record.stored = snapshot.point
+        record.lastSuccess = timestamp()
+        record.failures = 0
+        save()
+        let now = MonotonicTime.now
+        lock.withLock {
+            lastManifest = now
+            failures = 0
+            repeats = false
+            patience = Self.grace
+        }
+        metrics.snapshots.increment()
+        metrics.duration.recordNanoseconds(Int64(now.seconds(since: began) * 1e9))
+        logger.info(
+            "stored a snapshot",
+            metadata: [
+                "database": "\(database.path)", "store": "\(target.store.name)", "snapshot": "\(snapshot.point)",
+                "chunks": "\(upload.sentChunks)", "requests": "\(upload.requests)", "bytes": "\(upload.sentBytes)",
+                "milliseconds": "\(Int(now.seconds(since: began) * 1000))",
+            ])
+    }
+
+    private func didFail(
+        _ failure: any Error, _ snapshot: StagedSnapshot, _ session: SpoolCopierSession
+    ) throws(SystemError) -> Outcome {
+        if let gap = failure as? SnapshotUpload.Gap {
+            guard try session.stands(snapshot.point) else { return overtaken() }
+            if gap.isUnspooled {
+                logger.notice(
+                    "a target lacks what is not in the spool any more; taking a full snapshot",
+                    metadata: ["database": "\(database.path)", "store": "\(target.store.name)"])
+                copier.takeFullSnapshot()
+                return overtaken()
             }
+            logger.error(
+                "the spool doesn't hold what it should; taking a full snapshot",
+                metadata: ["database": "\(database.path)", "chunk": "\(gap.index)"])
+            copier.forget(nil)
+        } else if failure is ManifestFence.Overtaken {
+            // What the database is now is newer than that, or the same; a fresh look tells.
+            if try session.stands(snapshot.point) { copier.takeFullSnapshot() }
+        } else if let error = failure as? StoreError, error.kind == .noSuchSpace {
+            isPrepared = false
+            // Whatever was in a bucket that is gone is gone with it.
+            if record.stored != .none { copier.forget(self) }
         }
-        let all = window.drain()
-        sent.chunks += all.count
-        sent.requests += all.count
-        sent.bytes += all.bytes
-        if let failure = window.failure { throw failure }
+        let reason = "\(failure)"
+        let isNew = record.error != reason || timestamp() &- record.lastError > 10_000_000_000
+        record.error = reason
+        record.lastError = timestamp()
+        record.failures += 1
+        if isNew || record.failures < 5 { save() }
+        lock.withLock { failures += 1 }
+        metrics.failures.increment()
+        try copier.noteProgress(session)
+        return .failed(reason, isFinal: failure is ManifestFence.Fenced)
     }
 
-    /// Chunks from which on a flush takes more than one thread.
-    private static let worthHelp = 32
-
-    private func put(_ bytes: [UInt8], _ fingerprint: Fingerprint, _ window: UploadWindow, _ urgency: Urgency) {
-        let body = bytes.withUnsafeBytes { Body.compress($0) }
-        let keep = replicator.didStoreChunk
-        window.enter(bytes: body.count)
-        target.store.put(PutRequest(.chunks, fingerprint.chunkName, body, urgency: urgency)) { [recent] result in
-            switch result {
-            case .success:
-                recent.insert(fingerprint)
-                keep?(fingerprint, bytes)
-                window.leave(nil)
-            case .failure(let error):
-                window.leave(error)
-            }
+    private func overtaken() -> Outcome {
+        lock.withLock {
+            failures = 0
+            patience = min(patience * 2, Self.longestGrace)
         }
+        return .overtaken
     }
 
-    // MARK: - Base chunk (FORMAT 6.2)
-
-    private func putBase(
-        _ snapshot: StagedSnapshot, _ stored: Set<Fingerprint>, _ urgency: Urgency, _ sent: inout Sent
-    ) throws -> (words: [UInt64], name: Fingerprint)? {
-        guard snapshot.chunks.count * 2 >= BaseChunk.minimumWords else { return nil }
-        let path = "\(database.directory)/basechunk.\(target.identifier)"
-        if let bytes = try Files.read(path, limit: 1 << 31), let words = try? BaseChunk.decode(bytes),
-            BaseChunk.shouldKeep(base: words, for: snapshot.chunks, random: Double.random(in: 0..<1))
-        {
-            let name = bytes.withUnsafeBytes(Chunk.fingerprint)
-            if stored.contains(name) || recent.contains(name) { return (words, name) }
-        }
-        let bytes = BaseChunk.encode(snapshot.chunks)
-        let name = bytes.withUnsafeBytes(Chunk.fingerprint)
-        let body = bytes.withUnsafeBytes { Body.compress($0) }
-        try target.store.put(PutRequest(.chunks, name.chunkName, body, urgency: urgency))
-        recent.insert(name)
-        sent.requests += 1
-        sent.bytes += body.count
-        try Files.writeAtomically(bytes, to: path, isOnlyWriter: true)
-        return (try BaseChunk.decode(bytes), name)
-    }
-
-    // MARK: - Manifest
-
-    private func putManifest(
-        _ snapshot: StagedSnapshot, base: [UInt64]?, baseName: Fingerprint?, _ urgency: Urgency,
-        _ sent: inout Sent
-    ) throws {
-        var bundled: [BundledChunk] = []
-        if let first = snapshot.chunks.first {
-            guard let bytes = try snapshot.chunk(0) else { throw Missing(database: database.path, index: 0) }
-            bundled = [BundledChunk(index: 0, offset: 0, fingerprint: first, data: bytes)]
-        }
-        let manifest = Manifest(
-            headerFingerprint: snapshot.state.header, versionID: snapshot.state.versionID, length: snapshot.state.length,
-            ctime: snapshot.state.changed.seconds, ctimeNanoseconds: Int32(snapshot.state.changed.nanoseconds),
-            generatedBy: Array(replicator.options.generatedBy.utf8), chunks: snapshot.chunks, bundled: bundled,
-            baseChunk: baseName)
-        let body = Body.compressManifest(manifest.encoded(base: base))
-        try target.store.put(PutRequest(.manifests, manifestName, body, urgency: urgency))
-        sent.requests += 1
-        sent.bytes += body.count
-        do throws(SystemError) {
-            try database.spool.setTap(manifestName, body)
-        } catch {
+    private func save() {
+        do throws(SystemError) { try database.setTargetRecord(target.identifier, record) } catch {
             replicator.noteFailure(database, error)
         }
     }
-}
 
-/// Chunks that were stored within the last hour, whoever's they are. Bounded.
-final class RecentChunks: @unchecked Sendable {
-    private let lock = Lock()
-    private var young: Set<Fingerprint> = []
-    private var old: Set<Fingerprint> = []
-    private var turned = MonotonicTime.now
-    /// Entries in each of the two halves.
-    static let capacity = 32_768
-    /// Two halves of half an hour.
-    static let seconds = 1800.0
+    private func timestamp() -> UInt64 {
+        let time = wallClock()
+        return UInt64(clamping: time.seconds) &* 1_000_000_000 &+ UInt64(clamping: time.nanoseconds)
+    }
 
-    func contains(_ fingerprint: Fingerprint) -> Bool {
+    /// Whether somebody waits for this upload, here or in another process.
+    private func isHurried() -> Bool {
         lock.withLock {
-            turn()
-            return young.contains(fingerprint) || old.contains(fingerprint)
+            if flushes > 0 { return true }
+            let now = MonotonicTime.now
+            if let hurrySeen, now.seconds(since: hurrySeen.at) < 1 { return hurrySeen.value }
+            let value = database.isHurried
+            hurrySeen = (now, value)
+            return value
         }
     }
-    func insert(_ fingerprint: Fingerprint) {
-        lock.withLock {
-            turn()
-            young.insert(fingerprint)
+
+    // MARK: - Patrol
+
+    /// Touches some of what is due. Answers after how many seconds to come again; nil: nothing to do.
+    private func patrolSlice() -> Double? {
+        let mayPass = lock.withLock { () -> Bool in
+            if isPassing { return false }
+            isPassing = true
+            return true
+        }
+        guard mayPass else { return 1 }
+        defer {
+            lock.withLock {
+                isPassing = false
+                lock.broadcast()
+            }
+        }
+        let outcome = (try? copier.withSessionIfFree { (_) throws(SystemError) -> Patrol.Outcome? in
+            if !database.lineage(target.identifier).fencedBy.isEmpty { return nil }
+            var patrol = patrol ?? Patrol(database, target, options)
+            defer { self.patrol = patrol }
+            return patrol.walk()
+        }) ?? nil
+        switch outcome {
+        case .idle(let seconds, let touched)?:
+            metrics.touches.increment(by: touched)
+            return max(1, min(seconds, 3600))
+        case .more(let touched)?:
+            metrics.touches.increment(by: touched)
+            return options.passInterval
+        case .failed(let reason)?:
+            metrics.failures.increment()
+            logger.warning(
+                "chunks could not be touched; it will be tried again",
+                metadata: ["database": "\(database.path)", "store": "\(target.store.name)", "reason": "\(reason)"])
+            return 60
+        case .missing(let chunk)?:
+            logger.error(
+                "a chunk is missing in the store; taking a full snapshot",
+                metadata: ["database": "\(database.path)", "store": "\(target.store.name)", "chunk": "\(chunk.chunkName)"])
+            copier.forget(self)
+            return 1
+        case nil: return nil
         }
     }
-    private func turn() {
-        let age = MonotonicTime.now.seconds(since: turned)
-        if young.count < Self.capacity && age < Self.seconds { return }
-        old = age < 2 * Self.seconds ? young : []
-        young = []
-        turned = MonotonicTime.now
-    }
-}
 
-/// How many PUTs are in flight, how many there were, and the first failure.
-private final class UploadWindow: @unchecked Sendable {
-    private let lock = Lock()
-    private let limit: Int
-    private var inFlight = 0
-    private var count = 0
-    private var bytes = 0
-    private var first: (any Error)?
+    // MARK: - Flush
 
-    init(limit: Int) { self.limit = max(1, limit) }
+    /// What `flush` answers where the point that it was asked for means nothing any more.
+    static let overtakenEpoch = "a full snapshot came before what was wanted"
 
-    var failure: (any Error)? { lock.withLock { first } }
-
-    /// Something else than a PUT has failed.
-    func note(_ failure: any Error) { lock.withLock { if first == nil { first = failure } } }
-
-    func enter(bytes: Int) {
-        lock.withLock {
-            while inFlight >= limit { lock.wait() }
-            inFlight += 1
-            count += 1
-            self.bytes += bytes
+    /// Until `wanted` is stored on this target, or it's sure that it won't be. nil, or why not.
+    func flush(_ wanted: SpoolPoint, _ mark: WriterMark, deadline: MonotonicTime) -> String? {
+        lock.withLock { flushes += 1 }
+        defer { lock.withLock { flushes -= 1 } }
+        var hurried: MonotonicTime?
+        var lastReason = "nothing was tried"
+        var tries = 0
+        var didUpload = false
+        while true {
+            let now = MonotonicTime.now
+            if hurried.map({ now.seconds(since: $0) > 3 }) ?? true {
+                database.requestHurry()
+                hurried = now
+            }
+            if let records = (try? database.control()) ?? nil, records.isOvertaken { return Self.overtakenEpoch }
+            if let stored = database.targetRecord(target.identifier)?.stored, stored >= wanted, !lock.withLock({ repeats }) {
+                if didUpload { return nil }
+                switch verify(mark) {
+                case .success(nil): return nil
+                case .success(let reason?): lastReason = reason
+                case .failure(let error):
+                    lastReason = "\(error)"
+                    tries += 1
+                }
+                if tries >= 3 { return lastReason }
+            }
+            if now >= deadline { return "out of time; last: \(lastReason)" }
+            switch pass(.flush) {
+            case .stored(let point):
+                didUpload = point >= wanted
+                lastReason = "more was committed meanwhile"
+            case .nothingNew:
+                lastReason = "the snapshot is not complete"
+                usleep(20_000)
+            case .gone: return "\(database.path) is gone, or replaced by another file"
+            case .busy:
+                lastReason = "another copier is at work"
+                waitForPass()
+            case .overtaken: lastReason = "commits came faster than they were stored"
+            case .failed(let reason, let isFinal):
+                lastReason = reason
+                tries += 1
+                if tries >= 3 || isFinal { return reason }
+                usleep(200_000)
+            }
         }
     }
-    func leave(_ failure: (any Error)?) {
-        lock.withLock {
-            inFlight -= 1
-            if first == nil { first = failure }
-            lock.broadcast()
+
+    /// nil: the manifest is there. Else it has to be written again, and is from the next pass on.
+    private func verify(_ mark: WriterMark) -> Result<String?, StoreError> {
+        do throws(StoreError) {
+            let reason = try ManifestFence.verify(database, target, key: copier.manifestName, mark, .flush)
+            if let reason {
+                logger.error(
+                    "what was stored is not there any more",
+                    metadata: ["database": "\(database.path)", "store": "\(target.store.name)", "reason": "\(reason)"])
+                lock.withLock { repeats = true }
+                // Chunks may have gone the same way.
+                if reason.contains("not there") { copier.forget(self) }
+            }
+            return .success(reason)
+        } catch {
+            return .failure(error)
         }
     }
-    /// Waits for all, and answers with what was sent.
-    func drain() -> (count: Int, bytes: Int) {
-        lock.withLock {
-            while inFlight > 0 { lock.wait() }
-            return (count, bytes)
-        }
+
+    private func waitForPass() {
+        let soon = MonotonicTime.now.advanced(seconds: 0.02)
+        lock.withLock { if isPassing { lock.wait(until: soon) } else { usleep(20_000) } }
     }
 }

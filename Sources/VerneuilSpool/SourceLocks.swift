@@ -15,6 +15,11 @@ public enum SourceLocks {
         try SystemError.check(vrn_ofd_test(fd, Int16(F_RDLCK), shared, sharedBytes), "fcntl", path()) != 0
     }
 
+    /// Whether somebody has a write transaction, perhaps without having written yet: holds RESERVED.
+    public static func isReserved(_ fd: Int32, path: @autoclosure () -> String) throws(SystemError) -> Bool {
+        try SystemError.check(vrn_ofd_test(fd, Int16(F_RDLCK), reserved, 1), "fcntl", path()) != 0
+    }
+
     /// Whether the journal beside the database holds a transaction that was
     /// not finished: while one is under way, and after a crash (SQLite's "hot
     /// journal"). A journal without content, or whose header is zeroed

@@ -49,8 +49,10 @@ public struct ProducerRecord: Sendable {
     /// Bytes of chunk data written in this epoch (each place counted once), and at most as many in others.
     public var poolBytes: UInt64 = 0
     public var otherBytes: UInt64 = 0
-    /// When the oldest transaction that no copier had stored was committed; nanoseconds since 1970.
+    /// When the oldest transaction that isn't on every target was committed; nanoseconds since 1970.
     public var pendingSince: UInt64 = 0
+    /// The same for the oldest one that is on no target.
+    public var freshSince: UInt64 = 0
     /// Transactions committed through this VFS since boot, for status.
     public var transactions: UInt64 = 0
     /// Bytes of chunks that transactions fingerprinted since boot: what commits cost beyond system calls.
@@ -141,12 +143,22 @@ public struct SpoolControl: Sendable {
         return point.epoch > builder.distrusted && !isOvertaken && (hasProposal || !producer.isOpen)
     }
 
-    /// When the oldest commit not yet stored was made, nanoseconds since 1970; nil: all is stored.
-    public var pendingSince: UInt64? {
+    /// When the oldest commit not yet stored everywhere was made, nanoseconds since 1970; nil: all is stored.
+    public var pendingSince: UInt64? { pendingSince(after: copier.everywhere) }
+
+    /// The same for a target that has everything up to `stored`; at most a little early where it is neither the
+    /// first nor the last of the targets.
+    public func pendingSince(after stored: SpoolPoint) -> UInt64? {
         let point = current.point
-        if point.epoch != 0 && point <= copier.everywhere && !isOvertaken { return nil }
-        if hasProposal { return builder.pendingSince }
-        return producer.pendingSince == 0 ? nil : producer.pendingSince
+        if point.epoch == 0 || (point <= stored && !isOvertaken) { return nil }
+        let behindAll = stored < copier.copied || isOvertaken
+        let waiting = behindAll ? producer.pendingSince : producer.freshSince
+        // What a builder found was there before it looked.
+        if hasProposal {
+            let producerWaits = producer.staged > stored && waiting != 0
+            return producerWaits ? min(waiting, builder.pendingSince) : builder.pendingSince
+        }
+        return waiting == 0 ? nil : waiting
     }
 }
 
@@ -198,6 +210,7 @@ extension SpoolControl {
         producer.pendingSince = p[8]
         producer.transactions = p[9]
         producer.hashedBytes = p[10]
+        producer.freshSince = p[11]
         producer.state.decode(p + 12)
         producer.readyState.decode(p + 12 + SourceState.words)
         builder.epoch = b[1]
@@ -243,6 +256,7 @@ extension SpoolControl {
             p[8] = record.pendingSince
             p[9] = record.transactions
             p[10] = record.hashedBytes
+            p[11] = record.freshSince
             record.state.encode(p + 12)
             record.readyState.encode(p + 12 + SourceState.words)
         }

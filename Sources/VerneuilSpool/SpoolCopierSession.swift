@@ -40,24 +40,33 @@ public final class SpoolCopierSession: Sendable {
         self.control = control
     }
 
+    /// The lock goes by itself with the last descriptor of it. But a child that was forked meanwhile has one as well,
+    /// and may live long: so it is given back in so many words.
+    deinit { _ = vrn_ofd_lock(lock.fd, Int16(F_UNLCK), 0, 0) }
+
     public func records() throws(SystemError) -> SpoolControl? {
         try SpoolControl.read(control.fd, path: database.controlPath)
     }
 
-    /// A whole snapshot that isn't copied yet; nil where there is none (now).
-    public func snapshot() throws(SystemError) -> StagedSnapshot? {
+    /// A whole snapshot that is newer than `point`; nil where there is none (now).
+    ///
+    /// - Parameter point: what a target has; nil: what some target has.
+    public func snapshot(after point: SpoolPoint? = nil) throws(SystemError) -> StagedSnapshot? {
+        let known = point
         for _ in 0..<4 {
             guard let before = try records(), before.copier.retired == 0 else { return nil }
             let producer = before.producer
             let current = before.current
-            let isPinned = before.isReadyPinned && producer.ready.epoch > before.builder.distrusted
+            let known = known ?? before.copier.copied
+            let isPinned =
+                before.isReadyPinned && producer.ready > known && producer.ready.epoch > before.builder.distrusted
             let point: SpoolPoint
             let state: SourceState
             if isPinned {
                 point = producer.ready
                 state = producer.readyState
             } else {
-                guard before.isCurrentWhole, current.point > before.copier.copied,
+                guard before.isCurrentWhole, current.point > known,
                     current.point.epoch > before.builder.distrusted
                 else { return nil }
                 point = current.point
@@ -86,16 +95,6 @@ public final class SpoolCopierSession: Sendable {
         return nil
     }
 
-    /// The newest snapshot even though some target has it already; nil where it isn't `point` (any more).
-    public func snapshot(at point: SpoolPoint) throws(SystemError) -> StagedSnapshot? {
-        guard let before = try records(), before.current.point == point, before.isCurrentWhole else { return nil }
-        let taken = try StagedSnapshot(database, point, before.current.state, pendingSince: before.pendingSince ?? 0)
-        guard let after = try records(), after.current.point == point, !after.producer.isOpen || after.hasProposal else {
-            return nil
-        }
-        return taken
-    }
-
     /// Whether producers still keep what belongs to `point`, so that whatever of it can't be read is damaged.
     public func stands(_ point: SpoolPoint) throws(SystemError) -> Bool {
         guard let now = try records() else { return false }
@@ -105,16 +104,27 @@ public final class SpoolCopierSession: Sendable {
     /// Records that everything up to `point` is stored: on some target, so that
     /// producers may go on, or `everywhere`.
     public func finish(_ point: SpoolPoint, everywhere: Bool) throws(SystemError) {
+        try advance(copied: point, everywhere: everywhere ? point : .none)
+    }
+
+    /// Records how far the targets are. What was recorded before is never taken back.
+    ///
+    /// - Parameters:
+    ///   - copied: producers need keep nothing older still.
+    ///   - everywhere: every target has this.
+    public func advance(copied: SpoolPoint, everywhere: SpoolPoint) throws(SystemError) {
         guard let records = try records() else { return }
         var record = records.copier
-        record.copied = max(record.copied, point)
-        if everywhere { record.everywhere = max(record.everywhere, point) }
-        let now = wallClock()
-        record.lastSuccess = UInt64(now.seconds) &* 1_000_000_000 &+ UInt64(now.nanoseconds)
-        try SpoolControl.write(record, control.fd, path: database.controlPath)
+        if copied > record.copied || everywhere > record.everywhere {
+            record.copied = max(record.copied, copied, everywhere)
+            record.everywhere = max(record.everywhere, everywhere)
+            let now = wallClock()
+            record.lastSuccess = UInt64(now.seconds) &* 1_000_000_000 &+ UInt64(now.nanoseconds)
+            try SpoolControl.write(record, control.fd, path: database.controlPath)
+        }
         // What the full snapshot brought is stored everywhere, in this version or a later one.
-        if everywhere && records.builder.epoch == point.epoch && records.builder.validFrom <= point.sequence {
-            try? Files.remove("\(database.epochPath(point.epoch))/base.pool")
+        if records.builder.epoch == record.everywhere.epoch && records.builder.validFrom <= record.everywhere.sequence {
+            try? Files.remove("\(database.epochPath(record.everywhere.epoch))/base.pool")
         }
         try removeOldEpochs()
     }
@@ -139,8 +149,12 @@ public final class SpoolCopierSession: Sendable {
         let away = Files.temporaryName(beside: database.directory)
         try Files.rename(database.directory, to: away)
         try Files.removeTree(away)
-        let parent = Files.directory(of: database.directory)
-        if try Files.list(parent) == ["copier.lock"] {
+        // Nothing else was ever at this path: what is known of its manifest goes as well, and the lock's name last.
+        let parent = database.pathDirectory
+        var others = try Files.list(parent).filter { !$0.hasPrefix(".tmp.") }
+        others.removeAll { $0 == "copier.lock" || $0 == "hurry" || $0.hasPrefix("lineage.") || $0.hasPrefix("takeover.") }
+        if others.isEmpty {
+            for name in try Files.list(parent) where name != "copier.lock" { try Files.remove("\(parent)/\(name)") }
             try Files.remove(database.copierLockPath)
             _ = vrn_rmdir(parent)
         }

@@ -165,9 +165,10 @@ public struct SpoolDatabase: Sendable, Hashable {
         try Files.writeAtomically(bytes, to: "\(directory)/stored.\(target)", mode: spool.fileMode, isOnlyWriter: true)
     }
 
-    /// Forgets what every target is believed to have.
-    public func forgetStoredChunks() {
-        for name in (try? Files.list(directory)) ?? [] where name.hasPrefix("stored.") {
+    /// Forgets what `target`, or every target, is believed to have.
+    public func forgetStoredChunks(_ target: String? = nil) {
+        let prefix = "stored." + (target ?? "")
+        for name in (try? Files.list(directory)) ?? [] where name.hasPrefix(prefix) {
             try? Files.remove("\(directory)/\(name)")
         }
     }

@@ -156,6 +156,7 @@ public final class SpoolProducer: @unchecked Sendable {
                 record.otherBytes &+= record.poolBytes
                 record.poolBytes = 0
             }
+            if records.hasProposal { takeOverWaiting(from: records) }
             record.staged = current.point
             record.state = current.state
             baseIsWhole = records.isCurrentWhole
@@ -169,6 +170,9 @@ public final class SpoolProducer: @unchecked Sendable {
         } else {
             // Producers' epochs are odd and builders' even, so that no two ever make the same.
             if record.ready <= copied { record.ready = .none }
+            // The new epoch begins after all that is stored: what waited before, and is, waits no more.
+            if record.staged <= everywhere { record.pendingSince = 0 }
+            if record.staged <= copied { record.freshSince = 0 }
             // Whatever stands in other epochs, until a builder or copier has removed what nobody needs.
             record.otherBytes &+= record.poolBytes &+ records.builder.poolBytes
             record.staged = SpoolPoint(try database.unusedEpoch(after: records, parity: 1), 0)
@@ -186,6 +190,17 @@ public final class SpoolProducer: @unchecked Sendable {
         try write()
         transaction = true
         return doubt
+    }
+
+    /// Enters a builder's epoch: what that found waits since then, unless something older does.
+    private func takeOverWaiting(from records: SpoolControl) {
+        let found = records.builder.pendingSince
+        func since(_ waiting: UInt64, _ stored: SpoolPoint) -> UInt64 {
+            if records.current.point <= stored { return 0 }
+            return waiting != 0 && record.staged > stored ? min(waiting, found) : found
+        }
+        record.pendingSince = since(record.pendingSince, everywhere)
+        record.freshSince = since(record.freshSince, copied)
     }
 
     private func write() throws(SystemError) {
@@ -251,9 +266,12 @@ public final class SpoolProducer: @unchecked Sendable {
         record.state = state
         record.transactions &+= 1
         // The oldest commit that waits: this one, if nothing waited before it.
-        if record.pendingSince == 0 || SpoolPoint(epoch.number, sequence - 1) <= everywhere {
-            let now = wallClock()
-            record.pendingSince = UInt64(now.seconds) &* 1_000_000_000 &+ UInt64(now.nanoseconds)
+        let before = SpoolPoint(epoch.number, sequence - 1)
+        if record.pendingSince == 0 || record.freshSince == 0 || before <= copied || before <= everywhere {
+            let time = wallClock()
+            let now = UInt64(time.seconds) &* 1_000_000_000 &+ UInt64(time.nanoseconds)
+            if record.pendingSince == 0 || before <= everywhere { record.pendingSince = now }
+            if record.freshSince == 0 || before <= copied { record.freshSince = now }
         }
         // R5: last of all, the record.
         try write()

@@ -115,3 +115,19 @@ public final class StagedSnapshot: Sendable {
         return bytes
     }
 }
+
+extension SpoolDatabase {
+    /// The newest snapshot's chunks, as they are now: for reports, which take no lock. nil where there is none, it isn't
+    /// whole, or it changes under our eyes.
+    public func newestSnapshot() -> StagedSnapshot? {
+        for _ in 0..<3 {
+            guard let before = (try? control()) ?? nil, before.isCurrentWhole else { return nil }
+            let point = before.current.point
+            guard let taken = try? StagedSnapshot(self, point, before.current.state, pendingSince: 0),
+                let after = (try? control()) ?? nil
+            else { continue }
+            if after.current.point == point && after.producer.begun == before.producer.begun { return taken }
+        }
+        return nil
+    }
+}

@@ -10,6 +10,16 @@ public enum Host {
         return String(decoding: line, as: UTF8.self)
     }
 
+    /// The same for the life of an installation, and of no other (machine-id(5)); empty where there is none, as in many containers.
+    public static func machineID(from files: [String] = ["/etc/machine-id", "/var/lib/dbus/machine-id"]) -> String {
+        for file in files {
+            guard let bytes = (try? Files.read(file, limit: 4096)) ?? nil else { continue }
+            let id = String(decoding: bytes.prefix { $0 != 0x0A }, as: UTF8.self)
+            if id.utf8.count == 32 { return id }
+        }
+        return ""
+    }
+
     /// Changes at every boot. Where the kernel has none, the boot time stands in.
     public static func bootID() -> String {
         if let bytes = (try? Files.read("/proc/sys/kernel/random/boot_id", limit: 4096)) ?? nil, !bytes.isEmpty {

@@ -22,6 +22,10 @@ struct SyncCommand: Tool {
     @Flag(help: "First give it pages of 64 KiB, the size of a chunk, and vacuum it: fewer and smaller uploads from then on.")
     var optimize = false
 
+    @Flag(
+        help: "Overwrite the manifest even if another machine with this host name has written it, which then stops: see status.")
+    var takeOver = false
+
     func perform(_ context: Context) throws {
         var configuration = try context.configurationWithStores()
         guard let path = Files.canonical(source), try Files.status(path)?.isRegularFile == true else {
@@ -38,7 +42,7 @@ struct SyncCommand: Tool {
         }
         if optimize { try DatabaseOptimizer.run(path) }
         guard let replicator = try Engine(configuration).replicator else { return }
-        if let reason = replicator.sync(path: path) { throw Failure("\(source) is not stored: \(reason)") }
+        if let reason = replicator.sync(path: path, takeOver: takeOver) { throw Failure("\(source) is not stored: \(reason)") }
         try Terminal.print(DatabaseName(host: nil, path: path).manifestName)
     }
 }

@@ -16,7 +16,7 @@ struct Verneuilctl: ParsableCommand {
         version: Version.description,
         subcommands: [
             RestoreCommand.self, ManifestCommand.self, ManifestNameCommand.self, FlushCommand.self, SyncCommand.self,
-            ShellCommand.self, VerifyCommand.self,
+            StatusCommand.self, ShellCommand.self, VerifyCommand.self,
             DoctorCommand.self, ManualCommand.self,
         ])
 

@@ -100,6 +100,12 @@ public struct Configuration: Sendable, Hashable {
         public var uploadsInFlight = 100
         /// Seconds that one commit may spend on a database that has no usable snapshot yet.
         public var commitBudget = 0.020
+        /// Seconds: no live chunk is left untouched for longer. Shorter than what a bucket's rule deletes after, by a day or two.
+        public var patrolMaxAge = 5 * 86_400.0
+        /// Seconds between two looks at all of the spooling directory: for what other processes left, and for lag.
+        public var scanInterval = 60.0
+        /// Seconds of lag from which on it is logged.
+        public var lagThreshold = 120.0
 
         /// The defaults.
         public init() {}

@@ -242,6 +242,9 @@ extension Configuration.Pacing {
         uploadsInFlight = try fields.integer("uploads_in_flight", in: 1...10_000, default: uploadsInFlight)
         commitBudget = try fields.number(
             "commit_budget_milliseconds", in: 0...60_000, unit: "milliseconds", default: commitBudget * 1000) / 1000
+        patrolMaxAge = try fields.number("patrol_max_age_days", in: 0.25...1000, unit: "days", default: patrolMaxAge / 86_400) * 86_400
+        scanInterval = try fields.number("scan_interval_seconds", in: 0.1...3600, unit: "seconds", default: scanInterval)
+        lagThreshold = try fields.number("lag_threshold_seconds", in: 0...86_400, unit: "seconds", default: lagThreshold)
         fields.finish()
     }
 }

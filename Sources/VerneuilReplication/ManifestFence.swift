@@ -1,0 +1,177 @@
+import Logging
+import VerneuilFormat
+import VerneuilSpool
+import VerneuilStore
+import VerneuilSystem
+
+// Two machines with one host name and path would overwrite each other's
+// manifest in turn, each losing the other's data without a word. So a manifest
+// is written only over one of which it is known that we may:
+//
+//   - the one that this machine wrote last (its entity tag stands in the
+//     spool), or one that carries the mark of the same file on this machine: it was written through another
+//     spooling directory, or by a copier that died before it could write down the tag;
+//   - where nothing is known, as after a reboot: none at all, one by the same
+//     machine, or one whose writer can't be told (another program; a machine without an id).
+//
+// All else is a fence: nothing is uploaded until `verneuilctl sync --take-over`
+// says so. The store compares and writes in one step (If-Match, If-None-Match),
+// so of two machines that write at the same time one fails, and finds out here.
+// A store that can't is used without, and that is logged once.
+
+/// Writes the manifest of one database to one target. Used under the copier's lock.
+final class ManifestFence {
+    /// Another machine has written the manifest.
+    struct Fenced: Error, CustomStringConvertible {
+        var by: String
+        var description: String {
+            "fenced: \(by); if this machine is the right one, run verneuilctl sync --take-over on the database"
+        }
+    }
+    /// This machine has stored a newer state through another spooling directory.
+    struct Overtaken: Error, CustomStringConvertible {
+        var description: String { "a newer state was stored through another spooling directory of this machine" }
+    }
+
+    private let database: SpoolDatabase
+    private let target: ReplicationTarget
+    private let key: String
+    private let logger: Logger
+    private(set) var lineage = Lineage()
+    private var condition = PutCondition.always
+    private var isTakingOver = false
+
+    init(_ database: SpoolDatabase, _ target: ReplicationTarget, key: String, logger: Logger) {
+        self.database = database
+        self.target = target
+        self.key = key
+        self.logger = logger
+    }
+
+    /// Looks, before anything is uploaded, whether the manifest may be written. No request where the tag is known.
+    func prepare(_ mark: WriterMark, _ ctime: FileTime, _ urgency: Urgency) throws {
+        lineage = database.lineage(target.identifier)
+        isTakingOver = database.isTakeoverRequested(target.identifier)
+        if isTakingOver {
+            lineage.tag = nil
+            lineage.fencedBy = ""
+        }
+        if !lineage.fencedBy.isEmpty { throw Fenced(by: lineage.fencedBy) }
+        if lineage.isUnguarded {
+            condition = .always
+        } else if let tag = lineage.tag {
+            condition = .ifTag(tag)
+        } else {
+            condition = try look(mark, ctime, body: nil, urgency)
+        }
+    }
+
+    /// Writes the manifest, after `prepare`.
+    func put(_ body: [UInt8], _ mark: WriterMark, _ ctime: FileTime, _ urgency: Urgency) throws {
+        for _ in 0..<5 {
+            switch Result(catching: { () throws(StoreError) in
+                try target.store.put(PutRequest(.manifests, key, body, condition: condition, urgency: urgency))
+            }) {
+            case .success(let tag):
+                lineage.tag = tag.isEmpty ? nil : tag
+                return try keep()
+            case .failure(let error) where error.kind == .conditionUnsupported:
+                lineage.isUnguarded = true
+                lineage.tag = nil
+                condition = .always
+                logger.notice(
+                    "the store doesn't honour conditions on PUT: another machine with this host name and path would not be noticed",
+                    metadata: ["database": "\(database.path)", "store": "\(target.store.name)"])
+            case .failure(let error) where error.kind == .conditionFailed:
+                condition = try look(mark, ctime, body: body, urgency)
+                if condition == .always { return try keep() }
+            case .failure(let error): throw error
+            }
+        }
+        throw StoreError(
+            .unavailable, store: target.store.name, operation: "PUT manifests/\(key)", reason: "others write it all the time")
+    }
+
+    private func keep() throws(SystemError) {
+        lineage.fencedBy = ""
+        try database.setLineage(target.identifier, lineage)
+        if isTakingOver {
+            database.endTakeover(target.identifier)
+            isTakingOver = false
+        }
+    }
+
+    /// Reads the manifest that is there. Answers on what condition it may be replaced; `.always`: it is `body` already.
+    private func look(
+        _ mark: WriterMark, _ ctime: FileTime, body: [UInt8]?, _ urgency: Urgency
+    ) throws -> PutCondition {
+        let found = try target.store.get(GetRequest(.manifests, key, limit: 1 << 30, urgency: urgency))
+        guard case .found(let theirs, let tag) = found else { return .ifAbsent }
+        if let body, theirs == body {
+            // An earlier try of ours went through, and its answer was lost.
+            lineage.tag = tag.isEmpty ? nil : tag
+            return .always
+        }
+        let writer = Writer(theirs)
+        if writer.mark?.file == mark.file {
+            if !isTakingOver && ctime < writer.ctime { throw Overtaken() }
+        } else if !isTakingOver {
+            let isFirst = lineage.tag == nil
+            let mayBeOurs = writer.mark.map { $0.machine == mark.machine || $0.machine.isEmpty || mark.machine.isEmpty } ?? true
+            guard isFirst && mayBeOurs else { throw fence(writer, tag) }
+            logger.notice(
+                "going on from the manifest that is stored",
+                metadata: ["database": "\(database.path)", "store": "\(target.store.name)", "manifest": "\(writer)"])
+        }
+        return tag.isEmpty ? .always : .ifTag(tag)
+    }
+
+    private func fence(_ writer: Writer, _ tag: String) -> Fenced {
+        lineage.fencedBy = "another machine has written the manifest on \(target.store.name): \(writer), entity tag \(tag)"
+        do throws(SystemError) { try database.setLineage(target.identifier, lineage) } catch {
+            logger.error("the spool can't be written", metadata: ["error": "\(error)"])
+        }
+        logger.error(
+            "another machine replicates to the same name; stopped, nothing is overwritten",
+            metadata: [
+                "database": "\(database.path)", "store": "\(target.store.name)", "manifest": "\(key)", "winner": "\(writer)",
+                "tag": "\(tag)",
+            ])
+        return Fenced(by: lineage.fencedBy)
+    }
+
+    /// Whether the manifest that stands in the store is this machine's: what a flush asks that had nothing to upload.
+    /// nil, or why not. Changes nothing, needs no lock.
+    static func verify(
+        _ database: SpoolDatabase, _ target: ReplicationTarget, key: String, _ mark: WriterMark, _ urgency: Urgency
+    ) throws(StoreError) -> String? {
+        let lineage = database.lineage(target.identifier)
+        switch try target.store.get(GetRequest(.manifests, key, limit: 1 << 30, unlessTag: lineage.tag, urgency: urgency)) {
+        case .notModified: return nil
+        case .missing: return "the manifest is not there any more"
+        case .found(let theirs, _):
+            let writer = Writer(theirs)
+            if writer.mark?.file == mark.file { return nil }
+            return "another machine has written the manifest: \(writer)"
+        }
+    }
+
+    /// What a manifest says of who wrote it.
+    private struct Writer: CustomStringConvertible {
+        var program: String
+        var mark: WriterMark?
+        var ctime = FileTime(seconds: 0, nanoseconds: 0)
+
+        init(_ body: [UInt8]) {
+            do throws(FormatError) {
+                let manifest = try StoredManifest(decoding: body)
+                program = String(decoding: manifest.generatedBy, as: UTF8.self)
+                mark = WriterMark(generatedBy: program)
+                ctime = FileTime(seconds: manifest.ctime, nanoseconds: Int64(manifest.ctimeNanoseconds))
+            } catch {
+                program = "a program unknown (\(error))"
+            }
+        }
+        var description: String { "by \(program.isEmpty ? "a program unknown" : program), of a file changed at \(ctime.seconds)" }
+    }
+}

@@ -1,0 +1,208 @@
+import Logging
+import VerneuilFormat
+import VerneuilSpool
+import VerneuilStore
+import VerneuilSystem
+
+/// One snapshot's way to one target: chunks, base chunk, manifest, in that order (S5); then what is known of the target
+/// is written down. Used under the copier's lock, by one thread.
+final class SnapshotUpload {
+    private let database: SpoolDatabase
+    private let target: ReplicationTarget
+    private let replicator: Replicator
+    private let fence: ManifestFence
+    private let recent: RecentChunks
+    private let snapshot: StagedSnapshot
+    private let mark: WriterMark
+    /// May change while chunks are on their way: somebody began to wait for a flush.
+    private let urgency: () -> Urgency
+    /// Called about once a second with the numbers of chunks done and to do.
+    private let progress: (Int, Int) -> Void
+
+    /// What the target is known to have: its chunks, and when each was stored or touched.
+    private let list: [Fingerprint]
+    private let hours: [UInt16]
+    /// By fingerprint, for chunks that are elsewhere in the file now. Made with the first need.
+    private lazy var known = Dictionary(zip(list, hours)) { ChunkAges.age($0, at: now) ?? .max < ChunkAges.age($1, at: now) ?? .max ? $0 : $1 }
+    private let now: UInt16
+    /// Of chunks whose place in the list doesn't tell.
+    private var newHours: [Int: UInt16] = [:]
+
+    private(set) var sentChunks = 0
+    private(set) var sentBytes = 0
+    private(set) var requests = 0
+
+    /// A chunk can't be read from the spool.
+    struct Gap: Error, CustomStringConvertible {
+        var path: String
+        var index: Int
+        /// The spool was never given its bytes, since all targets of that time had it.
+        var isUnspooled: Bool
+        var description: String {
+            "chunk \(index) of \(path) is \(isUnspooled ? "not in the spool any more" : "damaged in the spool, or was overwritten there")"
+        }
+    }
+
+    init(
+        _ snapshot: StagedSnapshot, _ database: SpoolDatabase, _ target: ReplicationTarget, _ replicator: Replicator,
+        fence: ManifestFence, recent: RecentChunks, urgency: @escaping () -> Urgency, progress: @escaping (Int, Int) -> Void
+    ) {
+        self.snapshot = snapshot
+        self.database = database
+        self.target = target
+        self.replicator = replicator
+        self.fence = fence
+        self.recent = recent
+        self.urgency = urgency
+        self.progress = progress
+        mark = WriterMark(replicator.options.identity, device: snapshot.state.device, inode: snapshot.state.inode)
+        list = database.storedChunks(target.identifier) ?? []
+        hours = ChunkAges(database, target.identifier, list: list).hours
+        now = ChunkAges.hour(replicator.options.clock())
+    }
+
+    /// - Throws: StoreError, Gap, ManifestFence's errors, SystemError.
+    func run() throws {
+        try fence.prepare(mark, snapshot.state.changed, urgency())
+        try putChunks()
+        let base = try putBase()
+        try putManifest(base: base?.words, baseName: base?.name)
+        do throws(SystemError) {
+            // Chunk 0 is in the manifest and nowhere else. The base chunk, at the list's end, is an object as well.
+            var stored = snapshot.chunks
+            if !stored.isEmpty { stored[0] = Chunk.zeroFingerprint }
+            if let base { stored.append(base.name) }
+            let ages = stored.indices.map { i in
+                newHours[i] ?? (i < list.count && list[i] == stored[i] ? hours[i] : known[stored[i]] ?? 0)
+            }
+            try database.setStoredChunks(target.identifier, stored)
+            try ChunkAges.write(database, target.identifier, list: stored, hours: ages)
+        } catch {
+            // Costs uploads later, and nothing else.
+            replicator.noteFailure(database, error)
+        }
+    }
+
+    // MARK: - Chunks
+
+    private func putChunks() throws {
+        var wanted: [Int] = []
+        var seen: Set<Fingerprint> = [Chunk.zeroFingerprint]
+        var places: [Fingerprint: UInt16] = [:]
+        let hourAgo = now &- 1
+        // Chunk 0 is sent inside the manifest.
+        for index in snapshot.chunks.indices.dropFirst() {
+            let fingerprint = snapshot.chunks[index]
+            if index < list.count && list[index] == fingerprint { continue }
+            if let hour = places[fingerprint] {
+                newHours[index] = hour
+                continue
+            }
+            if fingerprint == Chunk.zeroFingerprint || known[fingerprint] != nil { continue }
+            if recent.contains(fingerprint) {
+                newHours[index] = hourAgo
+                continue
+            }
+            seen.insert(fingerprint)
+            places[fingerprint] = now
+            newHours[index] = now
+            wanted.append(index)
+        }
+        let window = UploadWindow(limit: replicator.options.uploadWindow)
+        var told = MonotonicTime.now
+        func tell() {
+            told = MonotonicTime.now
+            progress(window.done, wanted.count)
+        }
+        if wanted.count > replicator.options.uploadWindow { tell() }
+        defer {
+            window.drain(tell)
+            sentChunks = window.done
+        }
+        for index in wanted {
+            if window.failure != nil { break }
+            guard let bytes = try snapshot.chunk(index) else {
+                throw Gap(path: database.path, index: index, isUnspooled: !snapshot.isSpooled(index))
+            }
+            put(bytes, snapshot.chunks[index], window)
+            if MonotonicTime.now.seconds(since: told) >= 1 { tell() }
+        }
+        window.drain(tell)
+        if let failure = window.failure { throw failure }
+    }
+
+    private func put(_ bytes: [UInt8], _ fingerprint: Fingerprint, _ window: UploadWindow) {
+        let body = bytes.withUnsafeBytes { Body.compress($0) }
+        let keep = replicator.didStoreChunk
+        requests += 1
+        sentBytes += body.count
+        window.enter()
+        target.store.put(PutRequest(.chunks, fingerprint.chunkName, body, urgency: urgency())) { [recent] result in
+            switch result {
+            case .success:
+                recent.insert(fingerprint)
+                keep?(fingerprint, bytes)
+                window.leave(nil)
+            case .failure(let error):
+                window.leave(error)
+            }
+        }
+    }
+
+    // MARK: - Base chunk (FORMAT 6.2)
+
+    private func putBase() throws -> (words: [UInt64], name: Fingerprint)? {
+        guard snapshot.chunks.count * 2 >= BaseChunk.minimumWords else { return nil }
+        let path = "\(database.directory)/basechunk.\(target.identifier)"
+        if let bytes = try Files.read(path, limit: 1 << 31), let words = try? BaseChunk.decode(bytes),
+            BaseChunk.shouldKeep(base: words, for: snapshot.chunks, random: Double.random(in: 0..<1))
+        {
+            let name = bytes.withUnsafeBytes(Chunk.fingerprint)
+            // It stands at the list's end, if anywhere.
+            if list.last == name {
+                newHours[snapshot.chunks.count] = hours.last
+                return (words, name)
+            }
+            if recent.contains(name) {
+                newHours[snapshot.chunks.count] = now &- 1
+                return (words, name)
+            }
+        }
+        let bytes = BaseChunk.encode(snapshot.chunks)
+        let name = bytes.withUnsafeBytes(Chunk.fingerprint)
+        let body = bytes.withUnsafeBytes { Body.compress($0) }
+        try target.store.put(PutRequest(.chunks, name.chunkName, body, urgency: urgency()))
+        recent.insert(name)
+        newHours[snapshot.chunks.count] = now
+        requests += 1
+        sentBytes += body.count
+        try Files.writeAtomically(bytes, to: path, isOnlyWriter: true)
+        return (try BaseChunk.decode(bytes), name)
+    }
+
+    // MARK: - Manifest
+
+    private func putManifest(base: [UInt64]?, baseName: Fingerprint?) throws {
+        var bundled: [BundledChunk] = []
+        if let first = snapshot.chunks.first {
+            guard let bytes = try snapshot.chunk(0) else {
+                throw Gap(path: database.path, index: 0, isUnspooled: !snapshot.isSpooled(0))
+            }
+            bundled = [BundledChunk(index: 0, offset: 0, fingerprint: first, data: bytes)]
+        }
+        let manifest = Manifest(
+            headerFingerprint: snapshot.state.header, versionID: snapshot.state.versionID, length: snapshot.state.length,
+            ctime: snapshot.state.changed.seconds, ctimeNanoseconds: Int32(snapshot.state.changed.nanoseconds),
+            generatedBy: Array(mark.generatedBy(replicator.options.generatedBy).utf8), chunks: snapshot.chunks,
+            bundled: bundled, baseChunk: baseName)
+        let body = Body.compressManifest(manifest.encoded(base: base))
+        try fence.put(body, mark, snapshot.state.changed, urgency())
+        requests += 1
+        sentBytes += body.count
+        do throws(SystemError) {
+            try database.spool.setTap(ManifestName.make(host: replicator.options.hostName, path: database.path), body)
+        } catch {
+            replicator.noteFailure(database, error)
+        }
+    }
+}

@@ -1,0 +1,110 @@
+import CVerneuil
+import ReplicaTestSupport
+import Testing
+import VerneuilReplication
+import VerneuilStore
+import VerneuilSystem
+
+/// A flush that answers "stored" is believed by people who then delete things.
+@Suite(.serialized) struct FlushTests {
+    /// What went wrong, from any thread.
+    final class Findings: @unchecked Sendable {
+        private let lock = Lock()
+        private var all: [String] = []
+        func add(_ finding: String) { lock.withLock { all.append(finding) } }
+        var list: [String] { lock.withLock { all } }
+    }
+
+    /// For `VERNEUIL_HAMMER_SECONDS` (docs/TESTING.md), else a few seconds.
+    static let seconds = getenv("VERNEUIL_HAMMER_SECONDS").flatMap { Double(String(cString: $0)) } ?? 4
+
+    @Test func afterEachSuccessTheStoreAloneHasAStateNotOlderThanTheCall() throws {
+        let store = RecordingStore()
+        store.setDelay(0.01)
+        let file = try ReplicatedFile([store])
+        let setup = try file.connect()
+        try setup.rows("PRAGMA journal_mode=TRUNCATE; CREATE TABLE ledger(n INTEGER); INSERT INTO ledger VALUES(0)")
+        try setup.rows("CREATE TABLE t(id INTEGER PRIMARY KEY, data BLOB)")
+        let findings = Findings()
+        let commits = Counter()
+        let flushes = Counter()
+        let running = Counter()
+        let end = MonotonicTime.now.advanced(seconds: Self.seconds)
+        for w in 0..<8 {
+            let connection = try file.connect()
+            try Threads.spawn("writer") {
+                while MonotonicTime.now < end {
+                    do {
+                        try connection.rows("BEGIN IMMEDIATE; UPDATE ledger SET n = n + 1")
+                        try connection.rows("INSERT OR REPLACE INTO t VALUES(\(w) + 8 * (abs(random()) % 20), randomblob(20000)); COMMIT")
+                        commits.add()
+                    } catch { findings.add("writer: \(error)") }
+                    usleep(1000)
+                }
+                running.add()
+            }
+        }
+        for f in 0..<4 {
+            let connection = try file.connect()
+            let (path, directory, spooled, replicator) = (file.path, file.directory, try file.spooled, file.replicator)
+            try Threads.spawn("flusher") {
+                while MonotonicTime.now < end {
+                    do {
+                        let before = try #require(Int(try connection.value("SELECT n FROM ledger")))
+                        if let reason = replicator.flush(spooled, timeout: 30) {
+                            findings.add("flush: \(reason)")
+                            continue
+                        }
+                        flushes.add()
+                        let out = "\(directory)/restored-\(f).db"
+                        let restored = try ReplicatedFile.restored(from: store, path: path, to: out)
+                        let after = try #require(Int(try restored.value("SELECT n FROM ledger")))
+                        if after < before { findings.add("stored \(after), though \(before) was committed before the flush") }
+                    } catch { findings.add("flusher: \(error)") }
+                }
+                running.add()
+            }
+        }
+        #expect(eventually(Self.seconds + 90) { running.value == 12 })
+        print("hammer: \(commits.value) commits, \(flushes.value) flushes")
+        #expect(findings.list.isEmpty, "\(findings.list.prefix(5))")
+        #expect(flushes.value >= 4 && commits.value >= 20)
+    }
+
+    @Test func withoutTargetsItFails() throws {
+        let file = try ReplicatedFile([])
+        let db = try file.connect()
+        try db.rows("CREATE TABLE t(data)")
+        #expect(try file.flush() == "no replication target is configured")
+        #expect(try db.value("PRAGMA verneuil_flush_replication_data") == "0")
+    }
+
+    @Test func withABucketThatCantBeMadeItFails() throws {
+        let good = RecordingStore("good")
+        let bad = RecordingStore("bad")
+        bad.set { $0.operation == .prepare ? .fail(.noSuchSpace, "there is no bucket") : nil }
+        let file = try ReplicatedFile([good, bad])
+        let db = try file.connect()
+        try db.rows("CREATE TABLE t(data)")
+        let reason = try file.flush(timeout: 20)
+        #expect(reason?.contains("there is no bucket") == true && reason?.contains("bad") == true, "\(reason ?? "nil")")
+        #expect(good.manifest != nil)
+        bad.set(nil)
+        #expect(try file.flush() == nil)
+        #expect(bad.manifest != nil)
+    }
+
+    @Test func aFailingManifestOrChunkFailsIt() throws {
+        for space in ObjectSpace.allCases {
+            let store = RecordingStore()
+            let file = try ReplicatedFile([store])
+            let db = try file.connect()
+            try db.rows("CREATE TABLE t(data)")
+            #expect(try file.flush() == nil)
+            store.set { $0.operation == .put && $0.space == space ? .fail(.denied, "no \(space.rawValue)") : nil }
+            try db.rows("INSERT INTO t VALUES(randomblob(200000))")
+            let reason = try file.flush(timeout: 20)
+            #expect(reason?.contains("no \(space.rawValue)") == true, "\(reason ?? "nil")")
+        }
+    }
+}

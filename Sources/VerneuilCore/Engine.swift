@@ -155,6 +155,7 @@ extension ReplicationOptions {
         passInterval = configuration.pacing.passInterval
         workers = configuration.pacing.workers
         uploadWindow = configuration.pacing.uploadsInFlight
+        backgroundWindow = min(uploadWindow, max(10, Int(configuration.pacing.requestsPerSecond)))
         patrolMaxAge = configuration.pacing.patrolMaxAge
         touchesPerSecond = configuration.pacing.requestsPerSecond / 2
         scanInterval = configuration.pacing.scanInterval

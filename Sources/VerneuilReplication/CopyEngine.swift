@@ -8,7 +8,8 @@ import VerneuilSystem
 /// A process's background work: one thread that makes full snapshots and looks after everything once a scan, and for
 /// each target a queue with its own threads. All start with the first need of them.
 final class CopyEngine: @unchecked Sendable {
-    unowned let replicator: Replicator
+    /// Keeps it: threads look at it for as long as the process lives.
+    let replicator: Replicator
     private let options: ReplicationOptions
     private let logger: Logger
 

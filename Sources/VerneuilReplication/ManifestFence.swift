@@ -33,6 +33,11 @@ final class ManifestFence {
         var description: String { "a newer state was stored through another spooling directory of this machine" }
     }
 
+    /// What this machine wrote isn't there any more: a bucket was emptied, or made anew. Chunks may have gone with it.
+    struct Vanished: Error, CustomStringConvertible {
+        var description: String { "the manifest is not there any more" }
+    }
+
     private let database: SpoolDatabase
     private let target: ReplicationTarget
     private let key: String
@@ -49,7 +54,8 @@ final class ManifestFence {
     }
 
     /// Looks, before anything is uploaded, whether the manifest may be written. No request where the tag is known.
-    func prepare(_ mark: WriterMark, _ ctime: FileTime, _ urgency: Urgency) throws {
+    /// - Parameter isRepeat: the last one may have vanished, which is known then, and no surprise.
+    func prepare(_ mark: WriterMark, _ ctime: FileTime, isRepeat: Bool, _ urgency: Urgency) throws {
         lineage = database.lineage(target.identifier)
         isTakingOver = database.isTakeoverRequested(target.identifier)
         if isTakingOver {
@@ -61,6 +67,12 @@ final class ManifestFence {
             condition = .always
         } else if let tag = lineage.tag {
             condition = .ifTag(tag)
+            guard isRepeat else { return }
+            let found = try target.store.get(GetRequest(.manifests, key, limit: 1 << 30, unlessTag: tag, urgency: urgency))
+            if case .missing = found {
+                lineage.tag = nil
+                condition = .ifAbsent
+            }
         } else {
             condition = try look(mark, ctime, body: nil, urgency)
         }
@@ -106,7 +118,12 @@ final class ManifestFence {
         _ mark: WriterMark, _ ctime: FileTime, body: [UInt8]?, _ urgency: Urgency
     ) throws -> PutCondition {
         let found = try target.store.get(GetRequest(.manifests, key, limit: 1 << 30, urgency: urgency))
-        guard case .found(let theirs, let tag) = found else { return .ifAbsent }
+        guard case .found(let theirs, let tag) = found else {
+            if lineage.tag == nil { return .ifAbsent }
+            lineage.tag = nil
+            try database.setLineage(target.identifier, lineage)
+            throw Vanished()
+        }
         if let body, theirs == body {
             // An earlier try of ours went through, and its answer was lost.
             lineage.tag = tag.isEmpty ? nil : tag
@@ -141,18 +158,29 @@ final class ManifestFence {
     }
 
     /// Whether the manifest that stands in the store is this machine's: what a flush asks that had nothing to upload.
-    /// nil, or why not. Changes nothing, needs no lock.
+    /// nil, or what is there instead. Changes nothing, needs no lock.
     static func verify(
         _ database: SpoolDatabase, _ target: ReplicationTarget, key: String, _ mark: WriterMark, _ urgency: Urgency
-    ) throws(StoreError) -> String? {
+    ) throws(StoreError) -> Instead? {
         let lineage = database.lineage(target.identifier)
         switch try target.store.get(GetRequest(.manifests, key, limit: 1 << 30, unlessTag: lineage.tag, urgency: urgency)) {
         case .notModified: return nil
-        case .missing: return "the manifest is not there any more"
+        case .missing: return .vanished
         case .found(let theirs, _):
             let writer = Writer(theirs)
             if writer.mark?.file == mark.file { return nil }
-            return "another machine has written the manifest: \(writer)"
+            return .foreign("\(writer)")
+        }
+    }
+
+    enum Instead: CustomStringConvertible {
+        case vanished
+        case foreign(String)
+        var description: String {
+            switch self {
+            case .vanished: "\(Vanished())"
+            case .foreign(let writer): "another machine has written the manifest: \(writer)"
+            }
         }
     }
 

@@ -72,7 +72,7 @@ package struct Patrol {
             if queue.isEmpty || found.inode != stamp?.inode || found.modified != stamp?.modified {
                 stamp = found
                 list = stored
-                if let seconds = look(now) { return rest(now, seconds, touched: 0) }
+                if let seconds = try look(now) { return rest(now, seconds, touched: 0) }
             }
             let batch = Array(queue.suffix(Self.slice))
             let answers = touch(batch)
@@ -113,8 +113,9 @@ package struct Patrol {
     }
 
     /// Fills the queue. Answers for how many seconds there is nothing to do; nil: there is.
-    private mutating func look(_ now: Int64) -> Double? {
+    private mutating func look(_ now: Int64) throws(SystemError) -> Double? {
         let known = ChunkAges(database, target.identifier, list: list)
+        if !known.isWritten { try ChunkAges.write(database, target.identifier, list: list, hours: known.hours) }
         ages = known
         queue = []
         let hour = ChunkAges.hour(now)
@@ -138,8 +139,8 @@ package struct Patrol {
         }
         let urgent = left.indices.filter { left[$0] <= horizon }
         guard !urgent.isEmpty else {
-            let next = histogram.indices.first { histogram[$0] > 0 } ?? 1
-            return Double(max(1, next)) * 3600 - Double(now % 3600)
+            // What has to begin early is seen in time if the list is looked at each hour.
+            return Double(3600 - now % 3600)
         }
         places = [:]
         for index in urgent.sorted(by: { left[$0] < left[$1] }) {

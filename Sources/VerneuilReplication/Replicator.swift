@@ -29,8 +29,10 @@ public struct ReplicationOptions: Sendable {
     public var scanInterval = 60.0
     /// Lag from which on it is logged.
     public var lagThreshold = 120.0
-    /// PUTs in flight for each target.
+    /// PUTs in flight for each target, while somebody waits.
     public var uploadWindow = 100
+    /// The same in the background: about as many as the budget has for a second, since those that wait for it can't be hurried.
+    public var backgroundWindow = 30
     public var workers = 10
     /// The age that no live chunk exceeds, in seconds: counted from when it was stored or touched.
     public var patrolMaxAge = 5 * 86_400.0

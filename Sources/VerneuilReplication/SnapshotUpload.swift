@@ -19,6 +19,9 @@ final class SnapshotUpload {
     /// Called about once a second with the numbers of chunks done and to do.
     private let progress: (Int, Int) -> Void
 
+    /// The manifest is written once more.
+    private let isRepeat: Bool
+
     /// What the target is known to have: its chunks, and when each was stored or touched.
     private let list: [Fingerprint]
     private let hours: [UInt16]
@@ -45,7 +48,7 @@ final class SnapshotUpload {
 
     init(
         _ snapshot: StagedSnapshot, _ database: SpoolDatabase, _ target: ReplicationTarget, _ replicator: Replicator,
-        fence: ManifestFence, recent: RecentChunks, urgency: @escaping () -> Urgency, progress: @escaping (Int, Int) -> Void
+        fence: ManifestFence, recent: RecentChunks, isRepeat: Bool, urgency: @escaping () -> Urgency, progress: @escaping (Int, Int) -> Void
     ) {
         self.snapshot = snapshot
         self.database = database
@@ -53,6 +56,7 @@ final class SnapshotUpload {
         self.replicator = replicator
         self.fence = fence
         self.recent = recent
+        self.isRepeat = isRepeat
         self.urgency = urgency
         self.progress = progress
         mark = WriterMark(replicator.options.identity, device: snapshot.state.device, inode: snapshot.state.inode)
@@ -63,7 +67,7 @@ final class SnapshotUpload {
 
     /// - Throws: StoreError, Gap, ManifestFence's errors, SystemError.
     func run() throws {
-        try fence.prepare(mark, snapshot.state.changed, urgency())
+        try fence.prepare(mark, snapshot.state.changed, isRepeat: isRepeat, urgency())
         try putChunks()
         let base = try putBase()
         try putManifest(base: base?.words, baseName: base?.name)
@@ -108,7 +112,7 @@ final class SnapshotUpload {
             newHours[index] = now
             wanted.append(index)
         }
-        let window = UploadWindow(limit: replicator.options.uploadWindow)
+        let window = UploadWindow()
         var told = MonotonicTime.now
         func tell() {
             told = MonotonicTime.now
@@ -136,8 +140,10 @@ final class SnapshotUpload {
         let keep = replicator.didStoreChunk
         requests += 1
         sentBytes += body.count
-        window.enter()
-        target.store.put(PutRequest(.chunks, fingerprint.chunkName, body, urgency: urgency())) { [recent] result in
+        let urgency = urgency()
+        let options = replicator.options
+        window.enter(limit: urgency == .background ? options.backgroundWindow : options.uploadWindow)
+        target.store.put(PutRequest(.chunks, fingerprint.chunkName, body, urgency: urgency)) { [recent] result in
             switch result {
             case .success:
                 recent.insert(fingerprint)

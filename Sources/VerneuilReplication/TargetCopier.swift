@@ -130,14 +130,15 @@ final class TargetCopier: @unchecked Sendable {
 
     private func pass(_ session: SpoolCopierSession, _ urgency: Urgency) throws(SystemError) -> Outcome {
         record = database.targetRecord(target.identifier) ?? TargetRecord(name: target.store.name)
+        // The one that was stored is due once more, or a newer one; never an older one (S7).
         let isRepeat = lock.withLock { repeats } || database.isTakeoverRequested(target.identifier)
-        guard let snapshot = try session.snapshot(after: isRepeat ? .none : record.stored) else {
+        guard let snapshot = try session.snapshot(after: isRepeat ? record.stored.predecessor : record.stored) else {
             try copier.noteProgress(session)
             return .nothingNew
         }
         let began = MonotonicTime.now
         let upload = SnapshotUpload(
-            snapshot, database, target, replicator, fence: fence, recent: recent,
+            snapshot, database, target, replicator, fence: fence, recent: recent, isRepeat: isRepeat,
             urgency: { [self] in urgency == .background && isHurried() ? .flush : urgency },
             progress: { [self] done, total in
                 record.progress = (done, total, timestamp())
@@ -149,10 +150,9 @@ final class TargetCopier: @unchecked Sendable {
         }
         let failure: (any Error)?
         do {
-            if !isPrepared {
-                try target.store.prepare()
-                isPrepared = true
-            }
+            // A store that had something and isn't there is no new one: its disk may not be mounted.
+            if !isPrepared && record.stored == .none { try target.store.prepare() }
+            isPrepared = true
             try upload.run()
             failure = nil
         } catch {
@@ -214,9 +214,9 @@ final class TargetCopier: @unchecked Sendable {
             // What the database is now is newer than that, or the same; a fresh look tells.
             if try session.stands(snapshot.point) { copier.takeFullSnapshot() }
         } else if let error = failure as? StoreError, error.kind == .noSuchSpace {
-            isPrepared = false
-            // Whatever was in a bucket that is gone is gone with it.
-            if record.stored != .none { copier.forget(self) }
+            if record.stored == .none { isPrepared = false }
+        } else if failure is ManifestFence.Vanished {
+            noteVanished("\(failure)")
         }
         let reason = "\(failure)"
         let isNew = record.error != reason || timestamp() &- record.lastError > 10_000_000_000
@@ -363,18 +363,23 @@ final class TargetCopier: @unchecked Sendable {
     private func verify(_ mark: WriterMark) -> Result<String?, StoreError> {
         do throws(StoreError) {
             let reason = try ManifestFence.verify(database, target, key: copier.manifestName, mark, .flush)
-            if let reason {
-                logger.error(
-                    "what was stored is not there any more",
-                    metadata: ["database": "\(database.path)", "store": "\(target.store.name)", "reason": "\(reason)"])
-                lock.withLock { repeats = true }
-                // Chunks may have gone the same way.
-                if reason.contains("not there") { copier.forget(self) }
+            switch reason {
+            case nil: return .success(nil)
+            case .vanished?: noteVanished("\(ManifestFence.Vanished())")
+            // The next pass finds out as well, and is fenced.
+            case .foreign?: lock.withLock { repeats = true }
             }
-            return .success(reason)
+            return .success(reason?.description)
         } catch {
             return .failure(error)
         }
+    }
+
+    private func noteVanished(_ reason: String) {
+        logger.error(
+            "what was stored is not there any more; everything is uploaded again",
+            metadata: ["database": "\(database.path)", "store": "\(target.store.name)", "reason": "\(reason)"])
+        copier.forget(self)
     }
 
     private func waitForPass() {

@@ -5,19 +5,17 @@ import VerneuilSystem
 /// How many PUTs are in flight, how many are done, and the first failure among them.
 final class UploadWindow: @unchecked Sendable {
     private let lock = Lock()
-    private let limit: Int
     private var inFlight = 0
     private var succeeded = 0
     private var first: StoreError?
 
-    init(limit: Int) { self.limit = max(1, limit) }
-
     var failure: StoreError? { lock.withLock { first } }
     var done: Int { lock.withLock { succeeded } }
 
-    func enter() {
+    /// Waits until fewer than `limit` are in flight.
+    func enter(limit: Int) {
         lock.withLock {
-            while inFlight >= limit { lock.wait() }
+            while inFlight >= max(1, limit) { lock.wait() }
             inFlight += 1
         }
     }

@@ -16,6 +16,8 @@ import VerneuilSystem
 /// When the chunks of one database were last stored or touched on one target.
 public struct ChunkAges: Sendable {
     public private(set) var hours: [UInt16]
+    /// Whether the file is about that list, so that `touch` can go on in it.
+    public let isWritten: Bool
     private let path: String
 
     /// The hour for now; never 0.
@@ -38,7 +40,11 @@ public struct ChunkAges: Sendable {
         hours = [UInt16](repeating: 0, count: list.count)
         guard let bytes = (try? Files.read(path, limit: 1 << 31)) ?? nil, bytes.count == 16 + 2 * list.count,
             bytes.starts(with: Self.head(list))
-        else { return }
+        else {
+            isWritten = false
+            return
+        }
+        isWritten = true
         bytes.withUnsafeBytes { raw in
             for i in hours.indices { hours[i] = UInt16(littleEndian: raw.loadUnaligned(fromByteOffset: 16 + 2 * i, as: UInt16.self)) }
         }

@@ -33,6 +33,11 @@ public struct SpoolPoint: Hashable, Comparable, Sendable, CustomStringConvertibl
     public static func < (a: SpoolPoint, b: SpoolPoint) -> Bool {
         a.epoch < b.epoch || (a.epoch == b.epoch && a.sequence < b.sequence)
     }
+    /// After which this one is the first.
+    public var predecessor: SpoolPoint {
+        if sequence > 0 { return SpoolPoint(epoch, sequence - 1) }
+        return epoch > 0 ? SpoolPoint(epoch - 1, .max) : .none
+    }
     public var description: String { "\(epoch).\(sequence)" }
 }
 

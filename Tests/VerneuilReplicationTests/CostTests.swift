@@ -65,7 +65,7 @@ import VerneuilVFS
         let store = try S3Store(
             configuration, credentials: StaticCredentials(accessKeyID: server.accessKey, secretAccessKey: server.secretKey),
             environment: Environment([:]))
-        let file = try ReplicatedFile([store])
+        let file = try ReplicatedFile([store]) { $0.backgroundWindow = 10 }
         let db = try file.connect()
         let began = MonotonicTime.now
         try db.rows("CREATE TABLE t(id INTEGER PRIMARY KEY, data BLOB)")

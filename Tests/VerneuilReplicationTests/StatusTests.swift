@@ -72,8 +72,7 @@ import VerneuilSystem
             #expect(try winner.flush() == nil)
         case .noTargets: targets = []
         case .noCopierRuns:
-            // A process without targets commits, and no other one runs.
-            db = nil
+            // Whoever could upload never gets to its end.
             store.set { _ in .hang }
         case .stoppedCopier:
             #expect(eventually { held = (try? SpoolCopierSession.open(file.spooled)) ?? nil; return held != nil })
@@ -100,6 +99,8 @@ import VerneuilSystem
             commits = false
         case .replacedDatabase:
             db = nil
+            // Or the next scan would remove the old one's spool.
+            #expect(eventually { held = (try? SpoolCopierSession.open(file.spooled)) ?? nil; return held != nil })
             try Files.writeAtomically(try #require(try Files.read(file.path)), to: file.path)
             commits = false
         case .clockSetBack: clock = -3600

@@ -5,8 +5,8 @@ import VerneuilStore
 import VerneuilSystem
 
 /// One snapshot's way to one target: chunks, base chunk, manifest, in that order (S5); then what is known of the target
-/// is written down. Used under the copier's lock, by one thread.
-final class SnapshotUpload {
+/// is written down. Used under the copier's lock, by one thread and its helpers.
+final class SnapshotUpload: @unchecked Sendable {
     private let database: SpoolDatabase
     private let target: ReplicationTarget
     private let replicator: Replicator
@@ -113,36 +113,67 @@ final class SnapshotUpload {
             wanted.append(index)
         }
         let window = UploadWindow()
-        var told = MonotonicTime.now
-        func tell() {
-            told = MonotonicTime.now
-            progress(window.done, wanted.count)
-        }
-        if wanted.count > replicator.options.uploadWindow { tell() }
         defer {
-            window.drain(tell)
+            let sent = window.drain()
             sentChunks = window.done
+            requests += sent.count
+            sentBytes += sent.bytes
         }
-        for index in wanted {
-            if window.failure != nil { break }
-            guard let bytes = try snapshot.chunk(index) else {
-                throw Gap(path: database.path, index: index, isUnspooled: !snapshot.isSpooled(index))
+        // Compression takes most of the time. Where somebody waits, other cores help; in the background, the budget is
+        // spent long before one core is.
+        let helpers = urgency() == .flush && wanted.count >= Self.worthHelp ? ParallelLoop.mostHelpers : 0
+        let teller = Teller(wanted.count > replicator.options.uploadWindow ? wanted.count : nil, progress)
+        ParallelLoop.run(wanted.count, helpers: helpers) { [self, wanted] turn in
+            if window.failure != nil { return false }
+            let index = wanted[turn]
+            do throws(SystemError) {
+                guard let bytes = try snapshot.chunk(index) else {
+                    window.note(Gap(path: database.path, index: index, isUnspooled: !snapshot.isSpooled(index)))
+                    return false
+                }
+                put(bytes, snapshot.chunks[index], window)
+                teller.tell(window.done)
+                return true
+            } catch {
+                window.note(error)
+                return false
             }
-            put(bytes, snapshot.chunks[index], window)
-            if MonotonicTime.now.seconds(since: told) >= 1 { tell() }
         }
-        window.drain(tell)
+        _ = window.drain { teller.tell(window.done) }
         if let failure = window.failure { throw failure }
+    }
+
+    /// Chunks from which on a flush takes more than one thread.
+    private static let worthHelp = 32
+
+    /// Tells how far a long upload is, about once a second.
+    private final class Teller: @unchecked Sendable {
+        private let lock = Lock()
+        private let total: Int?
+        private let progress: (Int, Int) -> Void
+        private var told = MonotonicTime(nanoseconds: 0)
+
+        init(_ total: Int?, _ progress: @escaping (Int, Int) -> Void) {
+            self.total = total
+            self.progress = progress
+        }
+        func tell(_ done: Int) {
+            guard let total else { return }
+            lock.withLock {
+                let now = MonotonicTime.now
+                if now.seconds(since: told) < 1 { return }
+                told = now
+                progress(done, total)
+            }
+        }
     }
 
     private func put(_ bytes: [UInt8], _ fingerprint: Fingerprint, _ window: UploadWindow) {
         let body = bytes.withUnsafeBytes { Body.compress($0) }
         let keep = replicator.didStoreChunk
-        requests += 1
-        sentBytes += body.count
         let urgency = urgency()
         let options = replicator.options
-        window.enter(limit: urgency == .background ? options.backgroundWindow : options.uploadWindow)
+        window.enter(bytes: body.count, limit: urgency == .background ? options.backgroundWindow : options.uploadWindow)
         target.store.put(PutRequest(.chunks, fingerprint.chunkName, body, urgency: urgency)) { [recent] result in
             switch result {
             case .success:

@@ -289,7 +289,11 @@ let package = Package(
             swiftSettings: swiftSettings, linkerSettings: zstd),
         .target(name: "CTestSupport", path: "Tests/Support/CTestSupport"),
         .target(
-            name: "VFSTestSupport", dependencies: ["VerneuilVFS", "VerneuilSystem", "CVerneuil", "CSQLite", "CTestSupport"],
+            name: "VFSTestSupport",
+            dependencies: [
+                "VerneuilVFS", "VerneuilReplication", "VerneuilSpool", "VerneuilSystem", "CVerneuil", "CSQLite", "CTestSupport",
+                .product(name: "Logging", package: "swift-log"),
+            ],
             path: "Tests/Support/VFSTestSupport", swiftSettings: swiftSettings),
         .executableTarget(
             name: "vfs-tool", dependencies: ["VFSTestSupport", "CVerneuil", "CSQLite"],

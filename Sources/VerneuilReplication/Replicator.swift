@@ -65,11 +65,19 @@ public final class Replicator: @unchecked Sendable {
     /// Called with each chunk that is stored: a cache may keep it.
     public let didStoreChunk: (@Sendable (Fingerprint, [UInt8]) -> Void)?
 
-    private let registry = Lock()
-    private var producers: [SpoolDatabase: SpoolProducer] = [:]
-    private var engine: CopyEngine?
-    private var enginePid: pid_t = 0
-    private var isPrepared = false
+    /// What belongs to a process. A child of fork(2) makes its own and leaks the parent's: the threads of that one don't
+    /// exist there, and its locks may be held by them for ever.
+    private final class ProcessState: @unchecked Sendable {
+        let registry = Lock()
+        /// Of the databases that are open, and by how many trackers: each keeps three descriptors.
+        var producers: [SpoolDatabase: (producer: SpoolProducer, users: Int)] = [:]
+        var engine: CopyEngine?
+        var isPrepared = false
+
+        let failures = Lock()
+        var lastFailure: [SystemError: MonotonicTime] = [:]
+    }
+    private let process = ProcessLocal { ProcessState() }
 
     public init(
         spool: SpoolDirectory, targets: [ReplicationTarget], options: ReplicationOptions = ReplicationOptions(),
@@ -91,40 +99,39 @@ public final class Replicator: @unchecked Sendable {
     }
 
     private func producer(_ database: SpoolDatabase) -> SpoolProducer {
-        registry.withLock {
-            checkPid()
-            if !isPrepared {
-                isPrepared = true
+        let process = process.value
+        return process.registry.withLock {
+            if !process.isPrepared {
+                process.isPrepared = true
                 do throws(SystemError) { try spool.prepare() } catch {
                     logger.error(
                         "the spooling directory can't be used; databases are not replicated",
                         metadata: ["directory": "\(spool.root)", "error": "\(error)"])
                 }
             }
-            if let known = producers[database] { return known }
-            let made = SpoolProducer(database)
-            producers[database] = made
-            return made
+            let entry = process.producers[database] ?? (SpoolProducer(database), 0)
+            process.producers[database] = (entry.producer, entry.users + 1)
+            return entry.producer
         }
     }
 
-    /// In a forked child: the parent's threads don't exist here, and its locks may be held by them for ever.
-    private func checkPid() {
-        let pid = getpid()
-        if enginePid == pid { return }
-        if let engine { _ = Unmanaged.passRetained(engine) }
-        for producer in producers.values { _ = Unmanaged.passRetained(producer) }
-        engine = nil
-        producers = [:]
-        enginePid = pid
+    /// A tracker that `producer` was given to is gone. With the last one the producer goes, too: an application that
+    /// opens one database after the other must not run out of descriptors by our doing.
+    func release(_ producer: SpoolProducer) {
+        let process = process.value
+        process.registry.withLock {
+            // In a forked child, those of the parent aren't known.
+            guard let entry = process.producers[producer.database], entry.producer === producer else { return }
+            process.producers[producer.database] = entry.users > 1 ? (producer, entry.users - 1) : nil
+        }
     }
 
     var copyEngine: CopyEngine {
-        registry.withLock {
-            checkPid()
-            if let engine { return engine }
+        let process = process.value
+        return process.registry.withLock {
+            if let engine = process.engine { return engine }
             let made = CopyEngine(self)
-            engine = made
+            process.engine = made
             return made
         }
     }
@@ -179,18 +186,19 @@ public final class Replicator: @unchecked Sendable {
     }
 
     func noteFailure(_ database: SpoolDatabase, _ error: SystemError) {
-        failures.withLock {
+        let process = process.value
+        let isNews = process.failures.withLock {
             // The same trouble at each commit is told once a minute.
             let now = MonotonicTime.now
-            if let last = lastFailure[error], now.seconds(since: last) < 60 { return }
-            if lastFailure.count > 100 { lastFailure = [:] }
-            lastFailure[error] = now
-            logger.error(
-                "spooling failed; the database itself is fine", metadata: ["database": "\(database.path)", "error": "\(error)"])
+            if let last = process.lastFailure[error], now.seconds(since: last) < 60 { return false }
+            if process.lastFailure.count > 100 { process.lastFailure = [:] }
+            process.lastFailure[error] = now
+            return true
         }
+        guard isNews else { return }
+        logger.error(
+            "spooling failed; the database itself is fine", metadata: ["database": "\(database.path)", "error": "\(error)"])
     }
-    private let failures = Lock()
-    private var lastFailure: [SystemError: MonotonicTime] = [:]
 
     /// The oracle of the tests (SYSTEM's invariant: what is staged is what was committed).
     func auditAll(_ database: SpoolDatabase) {

@@ -64,7 +64,10 @@ public final class Tracker {
         journal = SourceLocks.journal(database.path)
     }
 
-    deinit { scratch?.deallocate() }
+    deinit {
+        scratch?.deallocate()
+        replicator.release(producer)
+    }
 
     // MARK: - What the VFS tells
 

@@ -3,7 +3,7 @@ import Testing
 import VFSTestSupport
 import VerneuilSystem
 
-// fork(2), with Python as the caller (Tests/Support/fork/fork_cases.py), through the built extension.
+// fork(2) and the end of a process, with Python as the caller (Tests/Support/fork), through the built extension.
 
 @Suite struct Fork {
     static let cases = [
@@ -15,10 +15,26 @@ import VerneuilSystem
 
     @Test(arguments: cases + (geteuid() == 0 ? ["child_without_proc"] : []))
     func `Locks and descriptors survive`(_ name: String) throws {
+        try run("fork_cases.py", name)
+    }
+
+    @Test(arguments: [
+        "children_leave_the_parents_replication_alone", "children_replicate_databases_of_their_own", "multiprocessing_pool",
+        "forks_while_replication_is_at_work",
+    ])
+    func `Replication goes on in parent and child`(_ name: String) throws {
+        try run("replication_cases.py", name)
+    }
+
+    @Test func `A process ends at once, and well, while uploads are in flight`() throws {
+        try run("replication_cases.py", "exit_with_uploads_in_flight")
+    }
+
+    private func run(_ script: String, _ name: String) throws {
         let scratch = try ScratchDirectory("fork")
-        let script = "\(Files.directory(of: Files.directory(of: #filePath)))/Support/fork/fork_cases.py"
+        let path = "\(Files.directory(of: Files.directory(of: #filePath)))/Support/fork/\(script)"
         let result = try Processes.run([
-            "timeout", "120", "/usr/bin/python3", script, name, try BuiltExtension.path(), scratch.path,
+            "timeout", "300", "/usr/bin/python3", path, name, try BuiltExtension.path(), scratch.path,
         ])
         #expect(result.status == 0, "\(result.output)")
     }

@@ -30,7 +30,7 @@
 #                  /var/tmp/sqlite-vfs-suite)
 #   SUITE_SRC      an unpacked sqlite3 source tree, instead of one from apt
 #   SUITE_WORK     scratch space for databases (default: a directory in
-#                  /dev/shm if that is there, else in SUITE_BUILD)
+#                  /dev/shm if there are 2 GiB of room, else in SUITE_BUILD)
 #   SUITE_LOGS     logs, one per test file (default: SUITE_BUILD/logs/<stamp>)
 #   SUITE_JOBS     test files run at once (default: number of CPUs)
 #   SUITE_TIMEOUT  seconds for one test file (default: 600)
@@ -70,7 +70,11 @@ fetch_source() {
              -o "Dir::Cache=$apt" -o APT::Sandbox::User=root)
   (
     cd "$got.new" || exit 1
-    apt-get "${opt[@]}" update || exit 1
+    # Not every mirror has the security updates beside it.
+    if ! apt-get "${opt[@]}" update; then
+      sed -i '/-security/d' "$apt/sources.list"
+      apt-get "${opt[@]}" update || exit 1
+    fi
     apt-get "${opt[@]}" source --download-only \
         "sqlite3=$PACKAGE_VERSION" 2>/dev/null ||
       apt-get "${opt[@]}" source --download-only sqlite3 || exit 1
@@ -241,13 +245,20 @@ esac
 
 if [ -z "${SUITE_WORK:-}" ]; then
   SUITE_WORK=$SUITE_BUILD/work
-  [ -d /dev/shm ] && [ -w /dev/shm ] && SUITE_WORK=/dev/shm
+  # Containers often have 64 MiB there, which is not enough.
+  room=$(df -Pk /dev/shm 2>/dev/null | awk 'NR==2 { print $4 }')
+  [ -w /dev/shm ] && [ "${room:-0}" -ge 2097152 ] && SUITE_WORK=/dev/shm
 fi
 mkdir -p "$SUITE_WORK" || die "cannot write to $SUITE_WORK"
 SUITE_WORK=$(mktemp -d "$(readlink -f "$SUITE_WORK")/vfs-suite.XXXXXX") ||
   die "no scratch space"
 trap 'test "${SUITE_KEEP:-}" = 1 && rmdir "$SUITE_WORK" 2>/dev/null || rm -rf "$SUITE_WORK"' EXIT
 chmod 755 "$SUITE_WORK"
+# Copies, since SUITE_USER may not be let into the directory that they are in.
+mkdir -m 755 "$SUITE_WORK/harness"
+cp "$HARNESS"/{one.tcl,mixed_client.sh} "$SUITE_WORK/harness/" || die "no harness"
+chmod 755 "$SUITE_WORK"/harness/*
+HARNESS=$SUITE_WORK/harness
 if [ -n "${VFS_UNDER_TEST_SO:-}" ]; then
   # A copy: readable for everybody, and a rebuild does not disturb the run.
   mkdir -m 755 "$SUITE_WORK/so"

@@ -13,6 +13,7 @@
 //   descriptors PREFIX          COUNT                descriptors of files below a path
 //   chdir PATH                  -
 //   faults PLAN                 -                    of faultio, where it is preloaded
+//   replicate SPOOL             CODE                 the VFS `verneuil`, replicating: see ReplicationInstallation
 //   workload VFS DIRECTORY PLAN OUTCOME...           see FaultWorkload
 import CSQLite
 import CVerneuil
@@ -71,6 +72,8 @@ struct Tool {
         case ("faults", 2):
             FaultIO.configure(id)
             return ["-"]
+        case ("replicate", 2):
+            return ["\(ReplicationInstallation.install(spool: id))"]
         case ("workload", 4):
             return FaultWorkload.run(vfs: id, in: words[2], plan: words[3])
         default: break

@@ -146,12 +146,12 @@ struct BaseWork: ~Copyable {
     /// Gives the finished work its name.
     func publish() throws(SystemError) {
         try Files.rename("\(directory)/base.new", to: "\(directory)/base")
-        try? Files.remove("\(directory)/base.progress")
+        for name in ["base.progress", "base.progress.new"] { try? Files.remove("\(directory)/\(name)") }
     }
 
     /// Throws the work away: it was of a state that is gone.
     func abandon() {
-        for name in ["base.progress", "base.new", "base.pool"] { try? Files.remove("\(directory)/\(name)") }
+        for name in ["base.progress", "base.progress.new", "base.new", "base.pool"] { try? Files.remove("\(directory)/\(name)") }
         _ = vrn_rmdir(directory)
     }
 }

@@ -114,6 +114,14 @@ public struct SpoolControl: Sendable {
             && builder.seenBegun == producer.begun
     }
 
+    /// Epochs in which something stands that is, or may be, used.
+    var neededEpochs: Set<UInt64> {
+        var epochs: Set<UInt64> = [producer.staged.epoch]
+        if hasProposal { epochs.insert(builder.epoch) }
+        if isReadyPinned { epochs.insert(producer.ready.epoch) }
+        return epochs
+    }
+
     /// The largest number that an epoch has had.
     var newestEpoch: UInt64 {
         max(producer.staged.epoch, producer.ready.epoch, builder.epoch, copier.copied.epoch)

@@ -132,10 +132,25 @@ public final class SpoolCopierSession: Sendable {
     /// Removes epochs that nobody can come back to.
     public func removeOldEpochs() throws(SystemError) {
         guard let records = try records() else { return }
-        var keep: Set<UInt64> = [records.producer.staged.epoch]
-        if records.hasProposal { keep.insert(records.builder.epoch) }
-        if records.isReadyPinned { keep.insert(records.producer.ready.epoch) }
-        try database.removeEpochs(except: keep)
+        try database.removeEpochs(except: records.neededEpochs)
+    }
+
+    /// Removes epochs after the newest one that were begun, and never announced in a record, because their process died.
+    /// Where a full snapshot is wanted they stay: a builder goes on with them.
+    ///
+    /// Why none that lives is removed: builders make theirs under the builder's lock, which is held here; a producer holds
+    /// EXCLUSIVE from before it makes the directory until its record says so, and the record is read after nobody did.
+    func removeAbandonedEpochs() throws(SystemError) {
+        guard let before = try records(), before.isCurrentWhole, before.isCurrentTrusted else { return }
+        let newest = before.neededEpochs.max() ?? 0
+        let later = try database.epochs().filter { $0 > newest }
+        if later.isEmpty { return }
+        let builder = try Descriptor("\(database.directory)/builder.lock", O_RDWR | O_CREAT, mode: database.spool.fileMode)
+        if vrn_ofd_lock(builder.fd, Int16(F_WRLCK), 0, 0) == -EAGAIN { return }
+        let source = try Descriptor(database.path, O_RDONLY)
+        if try SourceLocks.isBeingWritten(source.fd, path: database.path) { return }
+        guard let now = try records(), now.isCurrentWhole, now.isCurrentTrusted else { return }
+        for epoch in later where !now.neededEpochs.contains(epoch) { try Files.removeTree(database.epochPath(epoch)) }
     }
 
     /// Removes the database's directory: its file is gone, or another one is at its path.

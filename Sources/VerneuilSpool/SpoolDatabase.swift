@@ -54,14 +54,14 @@ public struct SpoolDatabase: Sendable, Hashable {
     /// Where copiers of any file that is, or was, at this path exclude one another: they write the same manifest.
     var copierLockPath: String { "\(Files.directory(of: directory))/copier.lock" }
 
-    /// Removes what crashes left in the directory's first minute: other files' temporary names are reused.
+    /// Removes what crashes left.
     func sweep() {
-        let before = wallClock().seconds - 60
-        for name in (try? Files.list(directory)) ?? [] where name.hasPrefix(".tmp.") {
-            if let status = try? Files.status("\(directory)/\(name)"), status.changed.seconds < before {
-                try? Files.remove("\(directory)/\(name)")
-            }
-        }
+        let names = (try? Files.list(directory)) ?? []
+        for name in names where SpoolDirectory.isLeftover(name, in: directory) { try? Files.remove("\(directory)/\(name)") }
+        // The rest is written under the copier's lock alone.
+        guard let session = (try? SpoolCopierSession.open(self)) ?? nil else { return }
+        for name in names where name.hasSuffix(".new") { try? Files.remove("\(directory)/\(name)") }
+        try? session.removeAbandonedEpochs()
     }
 
     /// Opens the control page; nil where there is none.

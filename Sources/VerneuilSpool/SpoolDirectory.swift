@@ -75,13 +75,21 @@ public struct SpoolDirectory: Sendable, Hashable {
         return found
     }
 
-    /// Removes what a crash left between two steps: half-removed databases and temporary files older than an hour.
+    /// Whether `name` is a temporary one (`Files.temporaryName`) of a process that is gone; or, since processes of other
+    /// pid namespaces look like that as well and those whose pid was reused don't, is an hour old.
+    static func isLeftover(_ name: String, in directory: String) -> Bool {
+        let parts = name.split(separator: ".")
+        guard name.hasPrefix(".tmp."), parts.count == 3, let pid = pid_t(parts[1]) else { return false }
+        if kill(pid, 0) != 0 && vrn_errno() == ESRCH { return true }
+        let status = (try? Files.status("\(directory)/\(name)", followLinks: false)) ?? nil
+        return status.map { $0.changed.seconds < wallClock().seconds - 3600 } ?? false
+    }
+
+    /// Removes what a crash left between two steps: half-removed databases, temporary files, snapshots that nobody will finish.
     public func sweep() {
-        let before = wallClock().seconds - 3600
         func sweep(_ directory: String, _ remove: (String) -> Void) {
-            for name in (try? Files.list(directory)) ?? [] where name.hasPrefix(".") {
-                let path = "\(directory)/\(name)"
-                if let status = try? Files.status(path, followLinks: false), status.changed.seconds < before { remove(path) }
+            for name in (try? Files.list(directory)) ?? [] where Self.isLeftover(name, in: directory) {
+                remove("\(directory)/\(name)")
             }
         }
         sweep("\(boot)/manifests") { try? Files.remove($0) }

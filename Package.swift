@@ -306,7 +306,8 @@ let package = Package(
             name: "verneuil-stress",
             dependencies: [
                 "VerneuilVFS", "VerneuilReplication", "VerneuilReplica", "VerneuilSpool", "VerneuilStore", "VerneuilFormat",
-                "VerneuilSystem", "CVerneuil", "CSQLite", "CTestSupport", "VFSTestSupport", "FormatTestSupport", "CommitCounters",
+                "VerneuilSystem", "CVerneuil", "CSQLite", "CForkSupport", "CTestSupport", "VFSTestSupport", "FormatTestSupport",
+                "CommitCounters",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],

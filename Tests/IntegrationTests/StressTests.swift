@@ -16,6 +16,34 @@ import Testing
         #expect(result.status == 0 && result.output.contains("oracle ok"), "seed \(seed): \(result)")
     }
 
+    /// Runs the program to its end; it must say that all is well.
+    private func stress(_ command: String, _ options: String) throws {
+        let seed = UInt32.random(in: 1...UInt32.max)
+        let result = try Products.shell("'\(Self.program)' \(command) --seed \(seed) \(options)", seconds: 240)
+        print(result.output)
+        #expect(result.status == 0 && result.output.contains("\(command) ok"), "seed \(seed): \(result)")
+    }
+
+    @Test(.timeLimit(.minutes(5)))
+    func aProcessThatDiesBeforeAnyFileOperationLeavesNoHalfSnapshotAndNoDebris() throws {
+        try stress("crash", "--stride \(isQuick ? 60 : 8)")
+    }
+
+    @Test(.timeLimit(.minutes(5)))
+    func aFailingCallIsLoggedNotSeenByTheApplicationAndGotOver() throws {
+        try stress("faults", "--one-error --stride \(isQuick ? 100 : 12)")
+    }
+
+    @Test(.timeLimit(.minutes(5)))
+    func foreignWritersAreNoticedAndNothingIsEverMixed() throws {
+        try stress("foreign", "--steps \(isQuick ? 20 : 120)")
+    }
+
+    @Test(.timeLimit(.minutes(5)), arguments: [1, 200])
+    func eightProcessesUploadOnceAndNeverGoBack(_ databases: Int) throws {
+        try stress("many", "--databases \(databases) --seconds \(isQuick ? 1 : 4)")
+    }
+
     @Test(.timeLimit(.minutes(5)))
     func killedWritersAndCopiersLeaveCommittedStatesThatNeverGoBack() throws {
         let kills = isQuick ? 30 : 300

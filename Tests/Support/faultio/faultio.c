@@ -36,6 +36,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <regex.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -68,6 +69,9 @@ static struct {
 } plan = {.log = -1};
 
 static atomic_long matches;
+
+// Held while a call is matched, and while the plan is replaced: other threads may be in the middle of calls.
+static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
 
 static int idle(void) {
   return !plan.active ||
@@ -146,10 +150,10 @@ static void set(const char *key, const char *value) {
 }
 
 /// Begins anew: a new plan, and counting from 1. An empty one does nothing.
-/// Not while other threads make calls.
 __attribute__((visibility("default"))) void faultio_configure(const char *text) {
   char copy[4096], *rest = copy, *item;
   inside++;
+  pthread_mutex_lock(&gate);
   if (plan.has_path)
     regfree(&plan.path);
   if (plan.log >= 0)
@@ -172,6 +176,7 @@ __attribute__((visibility("default"))) void faultio_configure(const char *text) 
     set(item, value);
     plan.active = 1;
   }
+  pthread_mutex_unlock(&gate);
   inside--;
 }
 
@@ -214,9 +219,11 @@ static void path_at(int dir, const char *name, char *out) {
   }
 }
 
-/// Whether the call is one of those that the plan is about; `c->path` is set.
-static int matching(call_t *c) {
+/// Whether the call is one of those that the plan is about; `c->path` is set. With `gate` held.
+static int matching_now(call_t *c) {
   char key[64];
+  if (!plan.active)
+    return 0;
   if (c->name[0] == 0)
     return 0;
   snprintf(key, sizeof key, ",%s,", c->name);
@@ -229,6 +236,14 @@ static int matching(call_t *c) {
   c->number = ++matches;
   c->act = plan.at > 0 && c->number >= plan.at && (plan.times == 0 || c->number < plan.at + plan.times);
   return 1;
+}
+
+static int matching(call_t *c) {
+  int result;
+  pthread_mutex_lock(&gate);
+  result = matching_now(c);
+  pthread_mutex_unlock(&gate);
+  return result;
 }
 
 static void report(const call_t *c, long result, int error) {

@@ -7,7 +7,8 @@ struct VerneuilStress: ParsableCommand {
         commandName: "verneuil-stress",
         abstract: "Tries to make replication break its promises. Exits with 0 where it could not, with 1 where it could.",
         subcommands: [
-            Oracle.self, Kill.self, Foreign.self, Bounds.self, Stall.self,
-            OraclePlayer.self, KillWriter.self, KillCopier.self, ForeignHand.self, BoundsWriter.self, StallWriter.self, StallReader.self,
+            Oracle.self, Kill.self, Crash.self, FailingCalls.self, Foreign.self, Many.self, Bounds.self, Stall.self,
+            OraclePlayer.self, KillWriter.self, KillCopier.self, CrashPlayer.self, FailingCallsPlayer.self, ManyPlayer.self,
+            ForeignHand.self, BoundsWriter.self, StallWriter.self, StallReader.self,
         ])
 }

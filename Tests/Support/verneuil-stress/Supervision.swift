@@ -140,8 +140,13 @@ final class Child {
         let said = text()
         let status = wait()
         guard status == 0 else { throw Finding("process \(pid) ended with status \(status):\n\(said)") }
-        let line = said.split(separator: "\n").last { $0.hasPrefix(Self.mark) } ?? ""
-        return Figures(String(line.dropFirst(Self.mark.count)))
+        return Self.figures(in: said)
+    }
+
+    /// What `report` said, among other things.
+    static func figures(in said: String) -> Figures {
+        let line = said.split(separator: "\n").last { $0.hasPrefix(mark) } ?? ""
+        return Figures(String(line.dropFirst(mark.count)))
     }
 
     private static let mark = "figures: "

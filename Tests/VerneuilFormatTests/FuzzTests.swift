@@ -7,7 +7,8 @@ import VerneuilFormat
 /// Garbage, and objects that are almost right: nothing may crash, use memory out
 /// of proportion, or be accepted without being what it says.
 @Suite struct FuzzTests {
-    static let inputs = 100_000
+    /// VERNEUIL_FUZZ_INPUTS: how many there are.
+    static let inputs = ProcessInfo.processInfo.environment["VERNEUIL_FUZZ_INPUTS"].flatMap(Int.init) ?? 100_000
 
     /// Correct manifests: small ones mostly, since a mutation hits more there, and
     /// the golden ones, raw and compressed.

@@ -10,8 +10,6 @@ struct CrashScenario {
     /// What the process that dies is like.
     var change: (inout ReplicationOptions) -> Void = { _ in }
     var targets = 1
-    /// Another file may be at the path in the end: what is stored is not comparable with what was.
-    var isReplaced = false
     /// In a process of its own, which ends well.
     var setUp: (CrashStage) throws -> Void = { _ in }
     /// In the process that dies, before that is possible.
@@ -209,32 +207,6 @@ struct CrashScenario {
                 database.forgetStoredChunks()
                 _ = try database.distrust()
                 stage.rest()
-                try stage.flush()
-            }),
-        CrashScenario(
-            name: "retire", isReplaced: true,
-            setUp: { stage in
-                try created(stage)
-                stage.close()
-                try Files.remove(stage.ledger.path)
-            },
-            operate: { stage in
-                _ = stage.replicator.flushAll(timeout: 20)
-                try stage.create()
-                try stage.flush()
-            }),
-        CrashScenario(
-            name: "replaced", isReplaced: true,
-            setUp: { stage in
-                try created(stage)
-                stage.close()
-                let other = stage.arena.side("other.db")
-                try stage.ledger.create(Connection(other, vfs: "unix"), items: 10)
-                try Files.rename(other, to: stage.ledger.path)
-            },
-            operate: { stage in
-                try stage.commit()
-                _ = stage.replicator.flushAll(timeout: 20)
                 try stage.flush()
             }),
     ] }

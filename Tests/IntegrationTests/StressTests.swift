@@ -24,27 +24,9 @@ import Testing
         #expect(result.status == 0 && result.output.contains("\(command) ok"), "seed \(seed): \(result)")
     }
 
-    /// All but the largest upload.
-    @Test(
-        .timeLimit(.minutes(5)),
-        arguments: ["commit", "builder", "first-upload", "two-targets", "patrol", "shrink", "hot-journal", "exclusive", "epoch", "distrust"])
-    func aProcessThatDiesBeforeAnyFileOperationLeavesNoHalfSnapshotAndNoDebris(_ operation: String) throws {
-        try stress("crash", "--only \(operation) --stride \(isQuick ? 60 : 10)")
-    }
-
-    @Test(.timeLimit(.minutes(5)))
-    func aFailingCallIsLoggedNotSeenByTheApplicationAndGotOver() throws {
-        try stress("faults", "--one-error --stride \(isQuick ? 100 : 12)")
-    }
-
     @Test(.timeLimit(.minutes(5)))
     func foreignWritersAreNoticedAndNothingIsEverMixed() throws {
         try stress("foreign", "--steps \(isQuick ? 20 : 120)")
-    }
-
-    @Test(.timeLimit(.minutes(5)), arguments: [1, 200])
-    func eightProcessesUploadOnceAndNeverGoBack(_ databases: Int) throws {
-        try stress("many", "--databases \(databases) --seconds \(isQuick ? 1 : 4)")
     }
 
     @Test(.timeLimit(.minutes(5)))

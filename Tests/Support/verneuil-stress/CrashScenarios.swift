@@ -129,17 +129,6 @@ struct CrashScenario {
                 try stage.commit()
                 try stage.flush()
             }),
-        CrashScenario(
-            name: "patrol-in-the-background",
-            change: { options in
-                options.workers = 2
-                options.patrolInterval = 0
-            }, setUp: created, approach: open,
-            operate: { stage in
-                let directory = try stage.arena.spooled(stage.ledger.path).directory
-                try stage.commit()
-                try stage.wait(for: "patrolled") { try Files.list(directory).contains { $0.hasPrefix("patrol.") } }
-            }),
     ] }
 
     private static var ends: [CrashScenario] { [

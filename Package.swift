@@ -137,7 +137,7 @@ let package = Package(
         .target(
             name: "Verneuil",
             dependencies: [
-                "VerneuilCore", "VerneuilVFS", "VerneuilVerify", "VerneuilReplica", "VerneuilSpool",
+                "VerneuilCore", "VerneuilVFS", "VerneuilVerify", "VerneuilReplica", "VerneuilReplication", "VerneuilSpool",
                 "VerneuilFormat", "VerneuilSystem", "CSQLite", "CVerneuil",
             ],
             swiftSettings: swiftSettings, linkerSettings: zstd),

@@ -2,6 +2,7 @@ import CSQLite
 import CVerneuil
 import VerneuilCore
 import VerneuilReplica
+import VerneuilReplication
 import VerneuilSpool
 import VerneuilSystem
 import VerneuilVFS
@@ -24,6 +25,15 @@ public typealias Configuration = VerneuilCore.Configuration
 /// A configuration that can't be used: `source`, `position`, `key`, and the `reason` with what is expected.
 public typealias ConfigurationError = VerneuilCore.ConfigurationError
 
+/// One spooling directory: its `problems`, and its `databases`.
+public typealias SpoolReport = VerneuilReplication.SpoolReport
+
+/// One database in a ``SpoolReport``: what is staged, and its lag and problems on each target.
+public typealias DatabaseReport = VerneuilReplication.DatabaseReport
+
+/// One target of a ``DatabaseReport``.
+public typealias TargetReport = VerneuilReplication.TargetReport
+
 /// What was found out about one database in one store: its `outcome`, and `findings` with what is wrong.
 public typealias Verification = VerneuilVerify.Verification
 
@@ -36,7 +46,8 @@ public typealias Verification = VerneuilVerify.Verification
 /// Every function is safe from any thread. Those that are `async` do their waiting on a thread
 /// of their own, never on one of Swift concurrency's; cancelling the task doesn't stop them.
 ///
-/// Logs go through swift-log: bootstrap `LoggingSystem` as you like; labels begin with `verneuil`.
+/// Logs go through swift-log: bootstrap `LoggingSystem` as you like; labels begin with `verneuil`. Metrics go through
+/// swift-metrics, to whatever `MetricsSystem` was bootstrapped with before.
 public enum Replication {
     /// Configures this process as the environment variable `VERNEUIL_CONFIG` says, and registers the VFSs.
     ///
@@ -138,6 +149,35 @@ public enum Replication {
                 throw FlushError(path: path, cause: .notStored, reason: reason)
             }
         }
+    }
+
+    // MARK: Status
+
+    /// How far replication is: for each spooling directory of this process's configuration and of file names, what is told by
+    /// what producers and copiers of all processes wrote down. No store is asked, nothing waits for the network.
+    ///
+    /// ```swift
+    /// for spool in await Replication.status() where !spool.isFine(limit: 60) {
+    ///     print(spool.directory, spool.problems, spool.databases.filter { $0.lag ?? 0 > 60 }.map(\.path))
+    /// }
+    /// ```
+    ///
+    /// - Returns: empty where replication is off.
+    public static func status() async -> [SpoolReport] {
+        await onThreadOfItsOwn("verneuil-status") {
+            Engine.all.compactMap { engine in
+                engine.replicator.map { SpoolReport($0.spool, targets: $0.targets) }
+            }
+        }
+    }
+
+    /// How far replication of one database is; see ``status()``.
+    ///
+    /// - Parameter path: the database's file.
+    /// - Returns: `nil` where nothing is known of it: it was never opened through the `verneuil` VFS since this machine started.
+    public static func status(of path: String) async -> DatabaseReport? {
+        let canonical = Files.canonical(path) ?? path
+        return await status().flatMap(\.databases).first { $0.path == canonical }
     }
 
     // MARK: Restore

@@ -72,9 +72,14 @@ final class ConnectionEngines: @unchecked Sendable {
     }
 
     func engine(forPath path: String) -> Engine? { lock.withLock { byPath[path] } }
+
+    var all: [Engine] { lock.withLock { Array(engines.values) } }
 }
 
 extension Engine {
+    /// The process's own, and those that connections named.
+    public static var all: [Engine] { [current].compactMap { $0 } + ConnectionEngines.shared.all }
+
     /// Who replicates an open database, by its file name as SQLite has it
     /// (`sqlite3_db_filename`): with its parameters behind it. nil: nobody.
     public static func responsible(forFileName filename: UnsafePointer<CChar>) -> Engine? {

@@ -12,9 +12,11 @@ import VerneuilSystem
 /// How far behind a target is follows from what producers and copiers wrote
 /// down; that nobody spools at all, from the database itself, which is compared with what is staged.
 public struct SpoolReport: Sendable {
+    /// The spooling directory.
     public var directory: String
     /// What is wrong with all of it.
     public var problems: [String] = []
+    /// By their paths.
     public var databases: [DatabaseReport] = []
 
     /// The largest lag of all, in seconds.
@@ -62,11 +64,13 @@ public struct SpoolReport: Sendable {
 
 /// One database file in a `SpoolReport`. Times are nanoseconds since 1970.
 public struct DatabaseReport: Sendable {
+    /// Canonical.
     public var path: String
     /// The database file's length; nil: it isn't there, or another file is.
     public var bytes: UInt64?
     /// Chunks and bytes of the newest snapshot; nil: there is none that is whole.
     public var stagedChunks: Int?
+    /// See ``stagedChunks``.
     public var stagedBytes: UInt64?
     /// Transactions committed through the verneuil VFS since this machine started.
     public var transactions: UInt64 = 0
@@ -74,9 +78,11 @@ public struct DatabaseReport: Sendable {
     public var unspooledSince: UInt64?
     /// Disk space of the spool, and the most that it may have (S2).
     public var spoolBytes: Int64 = 0
+    /// See ``spoolBytes``.
     public var spoolBound: Int64 = 0
     /// What stops replication to all targets.
     public var problems: [String] = []
+    /// Those that must have everything.
     public var targets: [TargetReport] = []
     /// Seconds since the oldest commit that some target lacks; nil: none does.
     public var lag: Double?
@@ -158,18 +164,25 @@ public struct DatabaseReport: Sendable {
 
 /// One target of one database. Times are nanoseconds since 1970; 0: never.
 public struct TargetReport: Sendable {
+    /// As it stands in the spool's file names.
     public var identifier: String
+    /// The store's.
     public var name: String
     /// Seconds since the oldest commit that isn't here; nil: everything is.
     public var lag: Double?
     /// Of the newest snapshot, what isn't here: chunks to send, and their bytes before compression.
     public var pendingChunks = 0
+    /// See ``pendingChunks``.
     public var pendingBytes: UInt64 = 0
     /// Sent since this machine started, as sent.
     public var uploadedChunks: Int
+    /// See ``uploadedChunks``.
     public var uploadedBytes: Int
+    /// When a snapshot was stored last.
     public var lastSuccess: UInt64
+    /// When a pass failed last.
     public var lastError: UInt64
+    /// Its reason.
     public var error: String
     /// Failures since the last success.
     public var failures: Int

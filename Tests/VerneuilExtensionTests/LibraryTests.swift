@@ -23,6 +23,8 @@ import Testing
                 "ftp://x/y: expected a file's path, or one of file://, http://, https://, s3:// and verneuil://",
                 // The process's store doesn't have it.
                 "elsewhere: can't open",
+                "status: [1, 1] true",
+                "lag: 0.0",
                 "32 at once",
             ], "\(program)")
         #expect(program.status == 0, "\(program)")

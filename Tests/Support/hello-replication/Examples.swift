@@ -35,6 +35,9 @@ struct Examples {
         do { _ = try await Replica.open(DatabaseSource(path: "\(directory)/nothing.db")) } catch { print(error) }
         do { _ = try DatabaseSource("ftp://x/y") } catch { print(error) }
         try await anotherTarget()
+        let status = await Replication.status()
+        print("status:", status.map { $0.databases.count }, status.allSatisfy { $0.isFine(limit: 1) })
+        print("lag:", await Replication.status(of: "\(directory)/app.db")?.lag ?? 0)
         synchronous()
 
         // Tasks don't wait for one another: waiting is done elsewhere.
@@ -83,6 +86,12 @@ struct Examples {
     func verify() async throws {
         for found in try await Replication.verify(DatabaseSource(path: "/srv/app.db"), deep: true) {
             print(found.store, found.outcome, found.findings)
+        }
+    }
+
+    func status() async {
+        for spool in await Replication.status() where !spool.isFine(limit: 60) {
+            print(spool.directory, spool.problems, spool.databases.filter { $0.lag ?? 0 > 60 }.map(\.path))
         }
     }
 

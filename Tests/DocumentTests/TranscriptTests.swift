@@ -6,7 +6,8 @@ import Testing
     @Test func theTourInTheReadmePrintsWhatItSays() throws {
         let tour = try Transcript("README.md", section: "A tour of two minutes")
         #expect(tour.steps.count >= 6)
-        #expect(try tour.differences(in: Workspace()) == [])
+        let differences = try tour.differences(in: Workspace())
+        #expect(differences == [])
     }
 
     /// Each scenario by itself, after what all of them begin with.
@@ -15,14 +16,16 @@ import Testing
         let steps = try Transcript("docs/RECOVERY.md", section: scenario)
         #expect(steps.steps.count >= 2)
         let start = try Transcript("docs/RECOVERY.md", section: "The example")
-        #expect(try (start + steps).differences(in: Workspace()) == [])
+        let differences = try (start + steps).differences(in: Workspace())
+        #expect(differences == [])
     }
 
     @Test(arguments: ["docs/MIGRATING.md", "docs/CONFIGURATION.md", "docs/OPERATIONS.md"])
     func commandsOf(document: String) throws {
         let steps = try Transcript(document)
         #expect(!steps.steps.isEmpty)
-        #expect(try steps.differences(in: Workspace()) == [])
+        let differences = try steps.differences(in: Workspace())
+        #expect(differences == [])
     }
 
     @Test func aTranscriptThatIsWrongIsFound() throws {

@@ -10,12 +10,13 @@ struct S3Doctor {
     private let configuration: Configuration
     static let probe = "verneuil-doctor"
 
-    /// Days after which a live chunk's age is renewed at the latest, while its machine runs.
-    private static let patrolDays = 5
+    /// Days after which a live chunk is touched at the latest, while its machine runs.
+    private let patrolDays: Int
 
     init(_ store: S3Store, _ configuration: Configuration) {
         self.store = store
         self.configuration = configuration
+        patrolDays = Int((configuration.pacing.patrolMaxAge / 86_400).rounded(.up))
     }
 
     func examine() -> [DoctorCheck] {
@@ -197,7 +198,7 @@ struct S3Doctor {
             chart.unknown(
                 check, error.reason,
                 advice: error.kind == .denied
-                    ? "Allow s3:GetLifecycleConfiguration for this check, or look yourself: chunks must live longer than \(Self.patrolDays) days." : nil)
+                    ? "Allow s3:GetLifecycleConfiguration for this check, or look yourself: chunks must live longer than \(patrolDays) days." : nil)
         }
         let versions = "\(bucket): versioning"
         do throws(StoreError) {
@@ -227,11 +228,11 @@ struct S3Doctor {
                 chart.problem(
                     check, "\(name) deletes manifests after \(days) days without a commit",
                     advice: "Take it off the manifests: an idle database would be lost.")
-            } else if days <= Self.patrolDays {
+            } else if days <= patrolDays {
                 chart.problem(
                     check, "\(name) deletes chunks after \(days) days, perhaps before they are renewed",
-                    advice: "Chunks of live databases are renewed once a day, at the latest after \(Self.patrolDays) days: "
-                        + "set it to \(Self.patrolDays + 2) days or more, plus the longest time that a machine may be off.")
+                    advice: "Chunks of live databases are touched after \(patrolDays) days at the latest (patrol_max_age_days): "
+                        + "set it to \(patrolDays + 2) days or more, plus the longest time that a machine may be off.")
             } else {
                 chart.ok(check, "\(name) deletes chunks \(days) days after they were last renewed")
             }

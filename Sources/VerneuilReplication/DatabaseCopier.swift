@@ -29,6 +29,12 @@ final class DatabaseCopier: @unchecked Sendable {
     /// The newest point that some target has, and since when.
     private var newest: (point: SpoolPoint, since: MonotonicTime)?
 
+    /// Held while something is written that all targets share, the copier's record and the tap: each is read, or
+    /// compared, first, and must not go back. Other processes are kept out by the copier's lock.
+    private let shared = Lock()
+    /// Of the manifest in the tap. Guarded by `shared`.
+    private var tapped = SpoolPoint.none
+
     init(_ database: SpoolDatabase, _ replicator: Replicator, _ notice: CommitNotice) {
         self.database = database
         self.notice = notice
@@ -93,8 +99,23 @@ final class DatabaseCopier: @unchecked Sendable {
         }
     }
 
+    /// Keeps the manifest of a snapshot that a target has now, unless another one had a newer one before. Under the copier's lock.
+    func keepTap(_ point: SpoolPoint, _ body: [UInt8]) {
+        shared.withLock {
+            if point < tapped { return }
+            do throws(SystemError) {
+                try database.spool.setTap(manifestName, body)
+                tapped = point
+            } catch {
+                replicator.noteFailure(database, error)
+            }
+        }
+    }
+
     /// Tells producers how far the targets are. Under the copier's lock.
     func noteProgress(_ session: SpoolCopierSession) throws(SystemError) {
+        shared.lock()
+        defer { shared.unlock() }
         let records = database.targetRecords()
         let stored = targets.map { ($0, records[$0.target.identifier]?.stored ?? .none) }
         guard let best = stored.map(\.1).max() else { return }

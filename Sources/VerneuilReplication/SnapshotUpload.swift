@@ -18,6 +18,8 @@ final class SnapshotUpload: @unchecked Sendable {
     private let urgency: () -> Urgency
     /// Called about once a second with the numbers of chunks done and to do.
     private let progress: (Int, Int) -> Void
+    /// Called with the manifest once it is stored.
+    private let didPutManifest: ([UInt8]) -> Void
 
     /// The manifest is written once more.
     private let isRepeat: Bool
@@ -48,7 +50,8 @@ final class SnapshotUpload: @unchecked Sendable {
 
     init(
         _ snapshot: StagedSnapshot, _ database: SpoolDatabase, _ target: ReplicationTarget, _ replicator: Replicator,
-        fence: ManifestFence, recent: RecentChunks, isRepeat: Bool, urgency: @escaping () -> Urgency, progress: @escaping (Int, Int) -> Void
+        fence: ManifestFence, recent: RecentChunks, isRepeat: Bool, urgency: @escaping () -> Urgency, progress: @escaping (Int, Int) -> Void,
+        didPutManifest: @escaping ([UInt8]) -> Void
     ) {
         self.snapshot = snapshot
         self.database = database
@@ -59,6 +62,7 @@ final class SnapshotUpload: @unchecked Sendable {
         self.isRepeat = isRepeat
         self.urgency = urgency
         self.progress = progress
+        self.didPutManifest = didPutManifest
         mark = WriterMark(replicator.options.identity, device: snapshot.state.device, inode: snapshot.state.inode)
         list = database.storedChunks(target.identifier) ?? []
         hours = ChunkAges(database, target.identifier, list: list).hours
@@ -236,10 +240,6 @@ final class SnapshotUpload: @unchecked Sendable {
         try fence.put(body, mark, snapshot.state.changed, urgency())
         requests += 1
         sentBytes += body.count
-        do throws(SystemError) {
-            try database.spool.setTap(ManifestName.make(host: replicator.options.hostName, path: database.path), body)
-        } catch {
-            replicator.noteFailure(database, error)
-        }
+        didPutManifest(body)
     }
 }

@@ -143,7 +143,8 @@ final class TargetCopier: @unchecked Sendable {
             progress: { [self] done, total in
                 record.progress = (done, total, timestamp())
                 save()
-            })
+            },
+            didPutManifest: { [self] body in copier.keepTap(snapshot.point, body) })
         defer {
             metrics.requests.increment(by: upload.requests)
             metrics.bytes.increment(by: upload.sentBytes)

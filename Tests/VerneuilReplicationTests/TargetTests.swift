@@ -2,6 +2,7 @@ import CSQLite
 import CVerneuil
 import ReplicaTestSupport
 import Testing
+import VerneuilFormat
 import VerneuilReplication
 import VerneuilStore
 import VerneuilSystem
@@ -43,6 +44,21 @@ import VerneuilSystem
         #expect(try rows(down, file) == "26")
         #expect(up.count(.put) == 0, "the others have nothing to do with it")
         #expect(try file.flush() == nil)
+    }
+
+    /// The tap (SPOOL.md) is one file for all targets, whose uploads end at the same time, or one after another.
+    @Test func theTapIsTheNewestManifestWhicheverTargetWasLast() throws {
+        let stores = (0..<4).map { RecordingStore("store \($0)") }
+        let file = try ReplicatedFile(stores)
+        let db = try file.connect()
+        try fill(db)
+        for i in 1...60 {
+            try db.rows("INSERT INTO t(data) VALUES('commit \(i)')")
+            #expect(try file.flush() == nil)
+            let tap = file.replicator.spool.tap(ManifestName.make(host: ReplicatedFile.host, path: file.path))
+            #expect(tap == stores[0].manifest, "after commit \(i)")
+        }
+        #expect(LogBook.lines("spooling failed", file.path) == [])
     }
 
     @Test func oneThatNeverAnswersHoldsUpItsOwnThreadsOnly() throws {

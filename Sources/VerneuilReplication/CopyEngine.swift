@@ -255,4 +255,9 @@ final class CopyEngine: @unchecked Sendable {
     func flush(_ database: SpoolDatabase, deadline: MonotonicTime) -> String? {
         copier(database).flush(deadline: deadline)
     }
+
+    /// As `DatabaseCopier.removeIfGone`.
+    func removeIfGone(_ database: SpoolDatabase) throws(SystemError) -> Bool {
+        try copier(database).removeIfGone()
+    }
 }

@@ -92,6 +92,20 @@ final class DatabaseCopier: @unchecked Sendable {
         }
     }
 
+    /// S9, for who doesn't pass over the database first: removes what is spooled of a file that is gone. False where it is there,
+    /// or can't be looked at, or another copier is at work.
+    func removeIfGone() throws(SystemError) -> Bool {
+        let status = try Files.status(database.path)
+        if status?.inode == database.inode && status?.device == database.device { return false }
+        switch try enter() {
+        case .refused(.gone): return true
+        case .refused: return false
+        case .entered:
+            leave()
+            return false
+        }
+    }
+
     private func leave() {
         lock.withLock {
             users -= 1

@@ -235,7 +235,8 @@ public final class Replicator: @unchecked Sendable {
         copyEngine.flush(database, deadline: MonotonicTime.now.advanced(seconds: timeout))
     }
 
-    /// Flushes every database that has something spooled. Answers with those that failed, and why.
+    /// Flushes every database that has something spooled, and removes what is spooled of those that are gone (S9).
+    /// Answers with those that failed, and why.
     public func flushAll(timeout: Double = 3600) -> [(path: String, reason: String)] {
         let deadline = MonotonicTime.now.advanced(seconds: timeout)
         do throws(SystemError) {
@@ -243,6 +244,13 @@ public final class Replicator: @unchecked Sendable {
             spool.sweep()
             var failed: [(path: String, reason: String)] = []
             for database in try spool.databases() {
+                let isPending = ((try? database.control()) ?? nil)?.pendingSince != nil
+                if !targets.isEmpty, try copyEngine.removeIfGone(database) {
+                    logger.log(
+                        level: isPending ? .warning : .notice, "removed what was spooled of a database that is gone",
+                        metadata: ["database": "\(database.path)", "lastCommitsWereStored": "\(!isPending)"])
+                    continue
+                }
                 if let reason = copyEngine.flush(database, deadline: deadline) { failed.append((database.path, reason)) }
             }
             return failed

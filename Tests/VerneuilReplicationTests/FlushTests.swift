@@ -2,6 +2,7 @@ import CVerneuil
 import ReplicaTestSupport
 import Testing
 import VerneuilReplication
+import VerneuilSpool
 import VerneuilStore
 import VerneuilSystem
 
@@ -69,6 +70,32 @@ import VerneuilSystem
         print("hammer: \(commits.value) commits, \(flushes.value) flushes")
         #expect(findings.list.isEmpty, "\(findings.list.prefix(5))")
         #expect(flushes.value >= 4 && commits.value >= 20)
+    }
+
+    @Test func ofADatabaseThatIsGoneNothingIsLeftAndTheOthersAreStored() throws {
+        let store = RecordingStore()
+        let file = try ReplicatedFile([store]) { $0.scanInterval = 3600 }
+        let gone: SpoolDatabase
+        do {
+            let db = try file.connect()
+            try db.rows("CREATE TABLE t(x); INSERT INTO t VALUES(1)")
+            #expect(try file.flush() == nil)
+            gone = try file.spooled
+            let kept = try SQLiteConnection("\(file.directory)/kept.db", vfs: "verneuil")
+            try kept.rows("CREATE TABLE t(x); INSERT INTO t VALUES(2)")
+        }
+        // Until this process has nothing more to do: else it would find out in the background.
+        usleep(500_000)
+        try Files.remove(file.path)
+        #expect(try Files.status(gone.directory) != nil)
+
+        let other = try ReplicatedFile([store], sharing: file)
+        let failed = other.replicator.flushAll(timeout: 30)
+        #expect(failed.isEmpty, "\(failed)")
+        #expect(try Files.status(gone.directory) == nil)
+        #expect(LogBook.lines("removed what was spooled of a database that is gone", file.path).count == 1)
+        // Again: nothing of it is left to be found.
+        #expect(other.replicator.flushAll(timeout: 30).isEmpty)
     }
 
     @Test func withoutTargetsItFails() throws {

@@ -16,6 +16,8 @@ final class Connection {
     let name: String
     /// Commits that changed a database, as SQLite's commit hook counts them: attempts included that failed afterwards.
     private(set) var commits = 0
+    /// Is given each text of statements before it is run.
+    var trace: ((String) -> Void)?
 
     init(
         _ name: String, vfs: String, flags: Int32 = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI
@@ -51,6 +53,7 @@ final class Connection {
     func rows(_ sql: String, _ blobs: [[UInt8]] = []) throws(SQLiteError) -> [[String]] {
         var rows: [[String]] = []
         var failure: SQLiteError?
+        trace?(blobs.isEmpty ? sql : "\(sql) -- \(blobs.map(\.count)) bytes")
         sql.withCString { start in
             var next: UnsafePointer<CChar>? = start
             while failure == nil, let text = next, text.pointee != 0 {

@@ -11,6 +11,9 @@ struct Oracle: ParsableCommand {
     @Option(help: "How many commits, by all processes together.") var commits = 10_000
     @Option(help: "How many databases, 1 to 20; otherwise as the seed says.") var databases: Int?
     @Option(help: "How many processes, 1 to 4; otherwise as the seed says.") var processes: Int?
+    @Flag(help: "SQLite's own unix VFS, and nothing replicated: what SQLite does by itself.") var bare = false
+    @Flag(help: "PRAGMA integrity_check after each commit.") var check = false
+    @Flag(help: "Write all statements to log/trace.PID.") var trace = false
     @Option(help: "How many commits between two flushes, on average.") var flushEvery = 40
 
     func validate() throws {
@@ -35,6 +38,7 @@ struct Oracle: ParsableCommand {
                 arguments += ["--databases", String(databases), "--targets", String(targets)]
                 arguments += ["--budget", String(budget), "--flush-every", String(flushEvery)]
                 if processes == 1 { arguments.append("--alone") }
+                arguments += [(bare, "--bare"), (check, "--check"), (trace, "--trace")].filter(\.0).map(\.1)
                 children.append(try Child.start(arguments))
             }
             var figures = Figures()

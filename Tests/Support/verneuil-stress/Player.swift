@@ -18,6 +18,13 @@ final class Player {
     private var seats: [Seat] = []
     /// Grow no larger than this, in bytes.
     private let sizeLimit: Int64
+    /// Whether SQLite has the defect that `SQLiteDefect` tells of: what leads to it isn't played.
+    var avoidsDefect = false
+    /// By which the databases are opened.
+    private let vfs: String
+    /// Is given each statement before it is run, with the number of the connection.
+    var trace: ((Int, String) -> Void)?
+    private var connections = 0
 
     private final class Seat {
         let connection: Connection
@@ -28,6 +35,8 @@ final class Player {
         /// As the last journal_mode pragma was answered.
         var journal = "delete"
         var isExclusive = false
+        /// PRAGMA secure_delete=1, which keeps `SQLiteDefect` away.
+        var deletesSecurely = false
         /// Steps that an open read transaction stays.
         var reads = 0
         init(_ connection: Connection, _ database: Int) {
@@ -37,8 +46,9 @@ final class Player {
         var schemas: [String] { databases.indices.map { $0 == 0 ? "main" : "other\($0)" } }
     }
 
-    init(arena: Arena, databases: Int, seed: UInt64, isAlone: Bool, sizeLimit: Int64) {
+    init(arena: Arena, databases: Int, seed: UInt64, isAlone: Bool, sizeLimit: Int64, vfs: String = "verneuil") {
         self.arena = arena
+        self.vfs = vfs
         self.databases = databases
         self.isAlone = isAlone
         self.sizeLimit = sizeLimit
@@ -119,9 +129,20 @@ final class Player {
 
     // MARK: - Connections
 
+    private func open(_ index: Int) throws -> Connection {
+        let connection = try Connection(arena.database(index), vfs: vfs)
+        connections += 1
+        if let trace {
+            let number = connections
+            trace(number, "open \(index)")
+            connection.trace = { trace(number, $0) }
+        }
+        return connection
+    }
+
     private func takeSeat() throws {
         let index = number(0...databases - 1)
-        let connection = try Connection(arena.database(index), vfs: "verneuil")
+        let connection = try open(index)
         connection.waitForLocks(milliseconds: isAlone ? 0 : 10)
         let seat = Seat(connection, index)
         if chance(50) { connection.setGrowth(bytes: Int32(pick([1024, 16_384, 65_536, 200_000]))) }
@@ -139,7 +160,10 @@ final class Player {
         try tolerant(seat) {
             try seat.connection.rows("PRAGMA cache_size=\(pick([1, 2, 5, 10, 100, -2000]))")
             try seat.connection.rows("PRAGMA synchronous=\(pick([0, 0, 1, 2, 3]))")
-            try seat.connection.rows("PRAGMA secure_delete=\(pick([0, 1, 2]))")
+            let secureDelete = pick([0, 1, 2])
+            seat.deletesSecurely = false
+            try seat.connection.rows("PRAGMA secure_delete=\(secureDelete)")
+            seat.deletesSecurely = secureDelete == 1
             try seat.connection.rows("PRAGMA cache_spill=\(chance(80) ? "ON" : "OFF")")
         }
     }
@@ -149,7 +173,7 @@ final class Player {
         try tolerant(seat) { seat.journal = try seat.connection.value("PRAGMA journal_mode=\(mode)") }
         // One that replication's VFS can't offer: the answer is the mode in force. (Who holds the lock for good needs no
         // shared memory, and gets it.)
-        if chance(10) && !seat.isExclusive {
+        if chance(10) && !seat.isExclusive && vfs == "verneuil" {
             try tolerant(seat) {
                 let answer = try seat.connection.value("PRAGMA journal_mode=WAL")
                 if answer == "wal" { throw Finding("journal_mode=WAL was granted") }
@@ -200,7 +224,7 @@ final class Player {
                 note("savepoints")
             }
             let schema = pick(seat.schemas)
-            let isFine = try tolerant(seat) { try statement(seat, in: schema) }
+            let isFine = try tolerant(seat) { try statement(seat, in: schema, isInSavepoint: !savepoints.isEmpty) }
             if isFine { written.insert(schema) }
             if !isFine && !connection.isInTransaction { return }
             if !savepoints.isEmpty && chance(30) {
@@ -235,11 +259,11 @@ final class Player {
     }
 
     /// One that changes something.
-    private func statement(_ seat: Seat, in schema: String) throws {
+    private func statement(_ seat: Seat, in schema: String, isInSavepoint: Bool = false) throws {
         let connection = seat.connection
         let table = "\(schema).t\(number(0...3))"
         let kind = number(0...99)
-        if kind < 8 {
+        if kind < 8 && !(isInSavepoint && avoidsDefect && !seat.deletesSecurely) {
             try connection.rows("DROP TABLE IF EXISTS \(table)")
             return
         }
@@ -326,7 +350,7 @@ final class Player {
         let index = number(0...databases - 1)
         if index == seat.databases[0] || seat.hasNoJournal { return }
         try tolerant(seat) {
-            let source = try Connection(arena.database(index), vfs: "verneuil")
+            let source = try open(index)
             try seat.connection.copyAll(from: source)
             note("restores-in-place")
         }

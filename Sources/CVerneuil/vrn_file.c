@@ -19,16 +19,15 @@
 #define _GNU_SOURCE 1
 #endif
 #include "vrn_file.h"
+#include "vrn_fork.h"
 #include "vrn_system.h"
 
 static pthread_mutex_t list_mutex = PTHREAD_MUTEX_INITIALIZER;
 static vrn_file *list_head;
-static pthread_once_t handlers_once = PTHREAD_ONCE_INIT;
-static int handlers_error;
 
 // A leaf: nothing is called while it is held but what stands here.
-static void before_fork(void) { pthread_mutex_lock(&list_mutex); }
-static void after_fork_in_parent(void) { pthread_mutex_unlock(&list_mutex); }
+void vrn_file_before_fork(void) { pthread_mutex_lock(&list_mutex); }
+void vrn_file_after_fork_in_parent(void) { pthread_mutex_unlock(&list_mutex); }
 
 /// snprintf is not async-signal-safe.
 static void descriptor_path(int fd, char out[32]) {
@@ -67,7 +66,7 @@ static int reopen(const vrn_file *file) {
   return fd;
 }
 
-static void after_fork_in_child(void) {
+void vrn_file_after_fork_in_child(void) {
   int e = errno;
   for (vrn_file *file = list_head; file != 0; file = file->next) {
     int own;
@@ -87,14 +86,10 @@ static void after_fork_in_child(void) {
   errno = e;
 }
 
-static void install_handlers(void) {
-  handlers_error = pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-}
-
 int vrn_file_list(vrn_file *file) {
-  pthread_once(&handlers_once, install_handlers);
-  if (handlers_error != 0)
-    return handlers_error;
+  int error = vrn_fork_prepare();
+  if (error != 0)
+    return error;
   pthread_mutex_lock(&list_mutex);
   file->previous = 0;
   file->next = list_head;

@@ -246,7 +246,7 @@ final class DatabaseCopier: @unchecked Sendable {
             if MonotonicTime.now >= deadline {
                 return .failure(Refusal(text: "the database is being written, or has a hot journal (\(outcome))"))
             }
-            if outcome != .more { usleep(10_000) }
+            if outcome != .more { Threads.pause(microseconds: 10_000) }
         }
     }
 }

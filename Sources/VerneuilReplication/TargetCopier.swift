@@ -345,7 +345,7 @@ final class TargetCopier: @unchecked Sendable {
                 lastReason = "more was committed meanwhile"
             case .nothingNew:
                 lastReason = "the snapshot is not complete"
-                usleep(20_000)
+                Threads.pause(microseconds: 20_000)
             case .gone: return "\(database.path) is gone, or replaced by another file"
             case .busy:
                 lastReason = "another copier is at work"
@@ -355,7 +355,7 @@ final class TargetCopier: @unchecked Sendable {
                 lastReason = reason
                 tries += 1
                 if tries >= 3 || isFinal { return reason }
-                usleep(200_000)
+                Threads.pause(microseconds: 200_000)
             }
         }
     }
@@ -385,6 +385,6 @@ final class TargetCopier: @unchecked Sendable {
 
     private func waitForPass() {
         let soon = MonotonicTime.now.advanced(seconds: 0.02)
-        lock.withLock { if isPassing { lock.wait(until: soon) } else { usleep(20_000) } }
+        lock.withLock { if isPassing { lock.wait(until: soon) } else { Threads.pause(microseconds: 20_000) } }
     }
 }

@@ -23,7 +23,8 @@ import Darwin
 ///   where it is blocked for good. (`keepsSIGPIPEIgnored` switches this off.)
 /// - SwiftNIO ends the process where it can't make its thread or descriptors.
 ///   Both are tried first, so that scarcity is an error like any other.
-/// - A child of fork(2) gets its own: see ProcessLocal.
+/// - A child of fork(2) gets its own: see ProcessLocal. While the process forks,
+///   the thread stands still (vrn_fork.c).
 final class NetworkLoop: Sendable {
     private static let shared = ProcessLocal<NetworkLoop>()
 
@@ -46,6 +47,8 @@ final class NetworkLoop: Sendable {
 
         group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         loop = group.next()
+        loop.execute { vrn_gate_join() }
+        vrn_gate_set_caller { NetworkLoop.passGate() }
 
         var disposition = sigaction()
         sigaction(SIGPIPE, nil, &disposition)
@@ -60,6 +63,14 @@ final class NetworkLoop: Sendable {
         if let channel { try? channel.close().wait() } else { _ = vrn_close(pair[0]) }
         _ = vrn_close(pair[1])
         if !S3Process.keepsSIGPIPEIgnored { sigaction(SIGPIPE, &disposition, nil) }
+    }
+
+    /// The thread waits for the network in NIO's code, which knows of no gate: it is woken to pass through.
+    private static func passGate() {
+        shared.existing?.loop.execute {
+            vrn_gate_leave()
+            vrn_gate_enter()
+        }
     }
 
     /// Fails where a few descriptors can't be had. Descriptors 0 to 2 that the

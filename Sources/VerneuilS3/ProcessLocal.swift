@@ -1,5 +1,6 @@
 import CVerneuil
 import Synchronization
+import VerneuilSystem
 
 /// A value that belongs to one process: made on first use, made afresh in a
 /// child of fork(2), where the parent's is leaked: its threads don't exist
@@ -36,7 +37,7 @@ final class ProcessLocal<Value: AnyObject & Sendable>: Sendable {
         while true {
             let holder = maker.load(ordering: .relaxed)
             if holder == pid {
-                usleep(200)
+                Threads.pause(microseconds: 200)
             } else if maker.compareExchange(expected: holder, desired: pid, ordering: .acquiring).exchanged {
                 break
             }

@@ -204,7 +204,7 @@ extension SpoolControl {
             guard n == pageSize else { return nil }
             let page = room.bindMemory(to: UInt64.self, capacity: pageSize / 8)
             if control.decode(UnsafePointer(page)) { return control }
-            if attempt > 3 { usleep(100 << UInt32(min(attempt, 7))) }
+            if attempt > 3 { Threads.pause(microseconds: 100 << UInt32(min(attempt, 7))) }
         }
         return nil
     }

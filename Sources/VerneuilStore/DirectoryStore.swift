@@ -292,7 +292,7 @@ public final class DirectoryStore: ObjectStore {
             if deadline < .now {
                 throw .refused(.unavailable, "\(lock.path) is held by another process for more than 5 s")
             }
-            usleep(2000)
+            Threads.pause(microseconds: 2000)
         }
     }
 }

@@ -27,7 +27,14 @@ public final class Lock: @unchecked Sendable {
         mutex.deallocate()
     }
 
-    @inline(__always) public func lock() { pthread_mutex_lock(mutex) }
+    @inline(__always) public func lock() {
+        if pthread_mutex_trylock(mutex) != 0 { waitToLock() }
+    }
+    @inline(never) private func waitToLock() {
+        vrn_gate_leave()
+        pthread_mutex_lock(mutex)
+        vrn_gate_enter()
+    }
     @inline(__always) public func unlock() { pthread_mutex_unlock(mutex) }
 
     @inline(__always)
@@ -38,14 +45,21 @@ public final class Lock: @unchecked Sendable {
     }
 
     /// Waits for a signal; the lock must be held, is given up meanwhile, and is held again after.
-    public func wait() { pthread_cond_wait(condition, mutex) }
+    public func wait() {
+        vrn_gate_leave()
+        pthread_cond_wait(condition, mutex)
+        vrn_gate_enter()
+    }
 
     /// The same until `deadline`; false where that came first.
     @discardableResult
     public func wait(until deadline: MonotonicTime) -> Bool {
         var t = timespec(
             tv_sec: Int(deadline.nanoseconds / 1_000_000_000), tv_nsec: Int(deadline.nanoseconds % 1_000_000_000))
-        return pthread_cond_timedwait(condition, mutex, &t) == 0
+        vrn_gate_leave()
+        let code = pthread_cond_timedwait(condition, mutex, &t)
+        vrn_gate_enter()
+        return code == 0
     }
 
     public func signal() { pthread_cond_signal(condition) }
@@ -80,8 +94,16 @@ public func wallClock() -> FileTime {
 }
 
 public enum Threads {
+    /// usleep(3), during which the process may fork.
+    public static func pause(microseconds: UInt32) {
+        vrn_gate_leave()
+        usleep(microseconds)
+        vrn_gate_enter()
+    }
+
     /// Runs `body` on a thread of its own, detached, with all signals blocked:
-    /// the host's signal handlers never run on our threads.
+    /// the host's signal handlers never run on our threads. The process doesn't fork
+    /// while it runs Swift (vrn_fork.c).
     public static func spawn(
         _ name: String, stackBytes: Int = 512 << 10, _ body: @escaping @Sendable () -> Void
     ) throws(SystemError) {
@@ -110,6 +132,8 @@ public enum Threads {
         let code = pthread_create(
             &thread, &attributes,
             { argument in
+                vrn_gate_join()
+                defer { vrn_gate_quit() }
                 let box = Unmanaged<Box>.fromOpaque(argument!).takeRetainedValue()
                 #if os(Linux)
                 _ = box.name.withCString { pthread_setname_np(pthread_self(), $0) }

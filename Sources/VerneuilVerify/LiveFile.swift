@@ -37,7 +37,7 @@ enum LiveFile {
         let file = try Descriptor(path, O_RDONLY)
         var before = try file.status()
         while isFresh(before) {
-            usleep(useconds_t(tick / 1000))
+            Threads.pause(microseconds: useconds_t(tick / 1000))
             before = try file.status()
         }
         let length = UInt64(clamping: before.size)

@@ -58,7 +58,7 @@ public final class Verifier: Sendable {
             if verification.outcome != .bad { return verification }
             last = (body, verification)
             // A copier that uploads to several stores may be between two of them.
-            if attempt == 1, options.lastUploaded(name) != nil { usleep(1_500_000) }
+            if attempt == 1, options.lastUploaded(name) != nil { Threads.pause(microseconds: 1_500_000) }
         }
         var verification = Verification(name: name, store: store.name)
         verification.add(

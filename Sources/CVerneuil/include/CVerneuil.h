@@ -2,6 +2,7 @@
 // calls, SQLite's extension table (macros), carry-less multiplication.
 #ifndef CVERNEUIL_H
 #define CVERNEUIL_H
+#include "vrn_fork.h"
 #include "vrn_system.h"
 #include "vrn_process.h"
 #include "vrn_sqlite.h"

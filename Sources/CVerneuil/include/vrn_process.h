@@ -60,17 +60,21 @@ static inline pid_t vrn_spawn_shell(const char *command, int *out) {
 
 static inline int vrn_poll(struct pollfd *one, int milliseconds) {
   int r;
+  vrn_gate_leave();
   do {
     r = poll(one, 1, milliseconds);
   } while (r < 0 && errno == EINTR);
+  vrn_gate_enter();
   return r < 0 ? -errno : r;
 }
 
 static inline pid_t vrn_waitpid(pid_t pid, int *status) {
   pid_t r;
+  vrn_gate_leave();
   do {
     r = waitpid(pid, status, 0);
   } while (r < 0 && errno == EINTR);
+  vrn_gate_enter();
   return r < 0 ? -errno : r;
 }
 

@@ -4,6 +4,7 @@
 // retries EINTR where a retry means the same call again.
 #ifndef VRN_SYSTEM_H
 #define VRN_SYSTEM_H
+#include "vrn_fork.h"
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
@@ -111,8 +112,25 @@ static inline ssize_t vrn_pwrite(int fd, const void *p, size_t n, int64_t off) {
 static inline ssize_t vrn_read(int fd, void *p, size_t n) { VRN_RETRY(ssize_t, read(fd, p, n)); }
 static inline ssize_t vrn_write(int fd, const void *p, size_t n) { VRN_RETRY(ssize_t, write(fd, p, n)); }
 static inline int vrn_ftruncate(int fd, int64_t n) { VRN_RETRY(int, ftruncate(fd, (off_t)n)); }
-static inline int vrn_fsync(int fd) { VRN_RETRY(int, fsync(fd)); }
-static inline int vrn_fdatasync(int fd) { VRN_RETRY(int, fdatasync(fd)); }
+// The calls that may take seconds let others fork meanwhile.
+static inline int vrn_fsync(int fd) {
+  int r;
+  vrn_gate_leave();
+  do {
+    r = fsync(fd);
+  } while (r < 0 && errno == EINTR);
+  vrn_gate_enter();
+  return r < 0 ? -errno : r;
+}
+static inline int vrn_fdatasync(int fd) {
+  int r;
+  vrn_gate_leave();
+  do {
+    r = fdatasync(fd);
+  } while (r < 0 && errno == EINTR);
+  vrn_gate_enter();
+  return r < 0 ? -errno : r;
+}
 static inline int vrn_fstat(int fd, struct stat *st) { return fstat(fd, st) < 0 ? -errno : 0; }
 static inline int vrn_stat(const char *p, struct stat *st) { return stat(p, st) < 0 ? -errno : 0; }
 /// stat(2) of the file whose path is the first `n` bytes of `p`.

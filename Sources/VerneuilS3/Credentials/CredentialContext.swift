@@ -45,7 +45,7 @@ public final class CredentialContext: Sendable {
             case .failure(let failure) where attempt >= tries: throw failure
             case .failure: break
             }
-            usleep(UInt32.random(in: pause / 2...pause))
+            Threads.pause(microseconds: UInt32.random(in: pause / 2...pause))
             pause *= 3
             attempt += 1
         }

@@ -1,3 +1,4 @@
+import CVerneuil
 import NIOCore
 import VerneuilSystem
 
@@ -79,7 +80,10 @@ final class Resolver: @unchecked Sendable {
         #endif
         hints.ai_flags = AI_ADDRCONFIG
         var list: UnsafeMutablePointer<addrinfo>?
-        let code = getaddrinfo(origin.host, String(origin.port), &hints, &list)
+        let port = String(origin.port)
+        vrn_gate_leave()
+        let code = getaddrinfo(origin.host, port, &hints, &list)
+        vrn_gate_enter()
         guard code == 0 else {
             let reason = code == EAI_SYSTEM ? String(cString: strerror(errno)) : String(cString: gai_strerror(code))
             return .failure(.unreachable("can't look up the host \(origin.host): \(reason)"))

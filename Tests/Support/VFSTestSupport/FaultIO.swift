@@ -3,10 +3,10 @@ import VerneuilSystem
 
 /// The preloaded library that makes system calls fail (Tests/Support/faultio).
 public enum FaultIO {
-    /// Compiles it with `cc` into `directory`; its path, for LD_PRELOAD.
-    public static func build(in directory: String) throws -> String {
-        let source = "\(Files.directory(of: Files.directory(of: #filePath)))/faultio/faultio.c"
-        let library = "\(directory)/faultio.so"
+    /// Compiles it, or another file of Tests/Support, with `cc` into `directory`; its path, for LD_PRELOAD.
+    public static func build(_ file: String = "faultio/faultio.c", in directory: String) throws -> String {
+        let source = "\(Files.directory(of: Files.directory(of: #filePath)))/\(file)"
+        let library = "\(directory)/preloaded.so"
         let result = try Processes.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"])
         guard result.status == 0 else { throw SystemError("cc: \(result.output)", source, EINVAL) }
         return library

@@ -7,6 +7,7 @@ Exit status 0 where the case holds. Each snapshot that is taken is compared with
 import json
 import multiprocessing
 import os
+import random
 import socket
 import sqlite3
 import subprocess
@@ -206,6 +207,76 @@ def forks_while_replication_is_at_work():
     assert replica("SELECT count(*) FROM t", path) == "120"
 
 
+def links_and_long_paths():
+    """A database is replicated under its own name, whichever links led to it; under each of its names, where it has several."""
+    os.mkdir(os.path.join(DIRECTORY, "real"))
+    real = os.path.join(DIRECTORY, "real", "a.db")
+    link = os.path.join(DIRECTORY, "link.db")
+    os.symlink("real/a.db", link)
+    os.symlink("real", os.path.join(DIRECTORY, "directory"))
+    through = connect(link)
+    through.execute("CREATE TABLE t(a)")
+    through.execute("INSERT INTO t VALUES(1)")
+    flush(through)
+    assert replica("SELECT sum(a) FROM t", real) == "1"
+    for n, path in enumerate([real, link, os.path.join(DIRECTORY, "directory", "a.db")]):
+        c = connect(path)
+        c.execute("INSERT INTO t VALUES(10)")
+        through.execute("INSERT INTO t VALUES(100)")
+        flush(c)
+        assert replica("SELECT sum(a) FROM t", real) == str(1 + 110 * (n + 1))
+
+    hard = os.path.join(DIRECTORY, "hard.db")
+    os.link(real, hard)
+    other = connect(hard)
+    for n in range(3):
+        other.execute("INSERT INTO t VALUES(1000)")
+        through.execute("INSERT INTO t VALUES(1000)")
+        other.execute("INSERT INTO t VALUES(1000)")
+        for c, path in ((through, real), (other, hard)):
+            flush(c)
+            assert replica("SELECT sum(a) FROM t", path) == str(331 + 3000 * (n + 1))
+
+    directory = DIRECTORY
+    while len(directory) < 3800:
+        directory += "/" + "d" * min(200, 3900 - len(directory))
+        os.mkdir(directory)
+    path = directory + "/" + "f" * (4000 - len(directory) - 1)
+    assert len(path) == 4000
+    c = connect(path)
+    c.execute("CREATE TABLE t(a)")
+    c.execute("INSERT INTO t VALUES(5)")
+    flush(c)
+    assert replica("SELECT sum(a) FROM t", path) == "5"
+    c.execute("INSERT INTO t VALUES(6)")
+    flush(c)
+    assert replica("SELECT sum(a) FROM t", path) == "11"
+
+
+def forks_while_threads_begin():
+    """What Swift's runtime does on first use must not be under way in a thread that only the parent has: it would never
+    end in the child. (`slow_threads.c` is preloaded: it takes long here.)"""
+
+    def fresh_process():
+        load()
+        c = connect()
+        c.execute("CREATE TABLE IF NOT EXISTS t(a)")
+        c.execute("INSERT INTO t VALUES(randomblob(100000))")
+        for i in range(5):
+            time.sleep(random.random() / 100)
+
+            def body():
+                own = connect(os.path.join(DIRECTORY, f"child{i}.db"))
+                own.execute("CREATE TABLE IF NOT EXISTS t(a)")
+                own.execute("INSERT INTO t VALUES(1)")
+                flush(own)
+
+            assert wait(in_child(body)) == 0
+
+    for _ in range(12):
+        assert wait(in_child(fresh_process), 300) == 0
+
+
 ENDS = {
     "return": "",
     "close": "c.close()",
@@ -287,5 +358,6 @@ def exit_with_uploads_in_flight():
 
 if CASE != "exit_with_uploads_in_flight":
     configure({"directory": {"path": os.path.join(DIRECTORY, "store")}})
-    load()
+    if CASE != "forks_while_threads_begin":
+        load()
 globals()[CASE]()

@@ -1,0 +1,27 @@
+// What must not be under way when the process forks (vrn_fork.c).
+#ifndef VRN_FORK_H
+#define VRN_FORK_H
+
+/// The calling thread is one of ours from now on, and at work. May wait for a fork to be over.
+void vrn_gate_join(void);
+/// It ends.
+void vrn_gate_quit(void);
+
+/// Around what waits (for a lock, a disk, a server): the process may fork meanwhile, and `vrn_gate_enter` waits until it has.
+/// No Swift in between. On threads that have not joined these do nothing.
+void vrn_gate_leave(void);
+void vrn_gate_enter(void);
+
+/// `call` is made by the thread that forks, before it waits for ours: it has
+/// threads that wait in code of others pass through the gate.
+void vrn_gate_set_caller(void (*call)(void));
+
+/// Has fork(2) mind the gate; any number of times. 0, or an errno.
+int vrn_fork_prepare(void);
+
+// The part of open databases: vrn_file.c.
+void vrn_file_before_fork(void);
+void vrn_file_after_fork_in_parent(void);
+void vrn_file_after_fork_in_child(void);
+
+#endif

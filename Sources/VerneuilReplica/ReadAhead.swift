@@ -9,6 +9,10 @@
 /// So a reader that stops has had at most five times what it read loaded, and
 /// the full speed is reached after four round trips. Loaded chunks before one
 /// that isn't may be there for other reasons, and count as three.
+///
+/// An interior page beside its leaf looks like the beginning of a stream, too.
+/// So a stream goes on only where its reader comes to where it was expected next;
+/// a lookup that happens to fall into what was loaded ahead says nothing.
 package struct ReadAhead: Sendable, Equatable {
     /// The least to keep ahead, in chunks.
     private static let least = 4
@@ -16,6 +20,8 @@ package struct ReadAhead: Sendable, Equatable {
     private static let growth = 4
     /// So many loaded chunks before one that isn't make a stream.
     private static let history = 3
+    /// So many chunks may be passed over where more is asked for.
+    private static let leap = 1
 
     /// Chunks to keep ahead at most.
     private let largest: Int
@@ -51,7 +57,8 @@ package struct ReadAhead: Sendable, Equatable {
 
     /// Chunk `i` was touched.
     package mutating func touched(_ i: Int) -> Range<Int> {
-        guard trigger.contains(i) else { return i..<i }
+        // Who reads in order comes by the first of them: every touch is told.
+        guard trigger.contains(i), i - trigger.lowerBound <= Self.leap else { return i..<i }
         lastMiss = i
         return advance(to: i)
     }

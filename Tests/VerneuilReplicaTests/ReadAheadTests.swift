@@ -96,6 +96,25 @@ import VerneuilReplica
         #expect(loaded.count <= Set(order).count + 40)
     }
 
+    /// An interior page with its leaf beside it begins a stream; the next lookups fall into what that had loaded.
+    @Test func lookupsInWhatWasLoadedAheadDoNotExtendIt() {
+        var ahead = ReadAhead(count: 10_000, parallelism: 64)
+        _ = ahead.missed(500) { _ in 0 }
+        var end = ahead.missed(501) { _ in 1 }.upperBound
+        for i in stride(from: end - 1, to: 504, by: -1) {
+            #expect(ahead.touched(i).isEmpty, "at \(i)")
+            #expect(ahead.missed(i) { _ in 3 }.isEmpty, "on its way, at \(i)")
+        }
+        // The scan itself goes on, also over a chunk that it leaves out.
+        for i in 502..<700 where i % 3 != 0 {
+            let next = ahead.touched(i)
+            #expect(next.isEmpty || next.lowerBound == end)
+            end = max(end, next.upperBound)
+            #expect(end - i > 4, "at \(i)")
+        }
+        #expect(end - 700 > 100)
+    }
+
     @Test func theEndOfTheFileIsTheEnd() {
         for count in 0..<20 {
             let (misses, loaded) = read(0..<count, count: count)

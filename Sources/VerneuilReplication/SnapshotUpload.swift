@@ -214,6 +214,7 @@ final class SnapshotUpload: @unchecked Sendable {
         let body = bytes.withUnsafeBytes { Body.compress($0) }
         try target.store.put(PutRequest(.chunks, name.chunkName, body, urgency: urgency()))
         recent.insert(name)
+        replicator.didStoreChunk?(name, bytes)
         newHours[snapshot.chunks.count] = now
         requests += 1
         sentBytes += body.count

@@ -94,4 +94,26 @@ import Testing
         #expect(program.status == 0 && program.text == "verneuil\n1", "\(program)")
         #expect(here.files("store/manifests").count == 1)
     }
+
+    /// SYSTEM 6: what a copier sends is in the cache before it is wanted. Large enough for a base chunk.
+    @Test func copiersFillTheLocalCache() throws {
+        let config = here.configuration(spool: true).replacing(
+            "\"replication_targets\": [",
+            with: "\"replication_targets\": [{\"local\": {\"directory\": \"\(here.file("cache"))\", \"num_shards\": 4, \"capacity\": 2000}}, ")
+        let written = try here.extended(
+            "file:app.db?vfs=verneuil", "CREATE TABLE t(x)", "INSERT INTO t SELECT randomblob(1000000) FROM generate_series(1, 20)",
+            "PRAGMA verneuil_flush_replication_data", config: config)
+        #expect(written.status == 0 && written.text == "1", "\(written)")
+        let stored = here.files("store/chunks")
+        #expect(stored.count > 300)
+        for name in stored { try FileManager.default.removeItem(atPath: here.file("store/chunks/\(name)")) }
+
+        let replica = "file:verneuil://\(here.path)/app.db?vfs=verneuil_snapshot"
+        func read() throws -> Program { try here.extended(replica, "PRAGMA integrity_check", "SELECT sum(length(x)) FROM t", config: config) }
+        let found = try read()
+        #expect(found.status == 0 && found.text == "ok\n20000000", "\(found)")
+        // It was the cache.
+        try FileManager.default.removeItem(atPath: here.file("cache"))
+        #expect(try read().status != 0)
+    }
 }

@@ -29,11 +29,12 @@ public enum BaseChunk {
 
     /// Whether the next manifest should go on using `base`: with the probability
     /// that a word of the list still is the base's, so that a base that has aged is
-    /// replaced sooner or later, and rarely by chance alone.
+    /// replaced sooner or later, and rarely by chance alone. Never where it is more than twice as long as the list, as after
+    /// a database has shrunk: readers bound what they unpack by the list.
     /// - Parameter random: uniform in 0 ..< 1.
     public static func shouldKeep(base: [UInt64], for chunks: [Fingerprint], random: Double) -> Bool {
         let words = 2 * chunks.count
-        guard words >= minimumWords else { return false }
+        guard words >= minimumWords, base.count <= 2 * words else { return false }
         var matching = 0
         for (i, chunk) in chunks.enumerated() {
             if 2 * i < base.count, base[2 * i] == chunk.primary { matching += 1 }

@@ -61,6 +61,15 @@ import VerneuilFormat
         #expect(!BaseChunk.shouldKeep(base: [], for: chunks, random: 0))
     }
 
+    /// Readers unpack at most 16 MiB and four times the list: what is left of a database that shrank must not name a longer one.
+    @Test func aDatabaseThatShrankGetsAnotherBase() {
+        var random = SeededGenerator(for: "aDatabaseThatShrankGetsAnotherBase")
+        let chunks = list(400, &random)
+        let more = list(401, &random)
+        #expect(BaseChunk.shouldKeep(base: words(chunks + more.prefix(400)), for: chunks, random: 0))
+        #expect(!BaseChunk.shouldKeep(base: words(chunks + more), for: chunks, random: 0))
+    }
+
     @Test func shortListsHaveNoBase() {
         var random = SeededGenerator(for: "shortListsHaveNoBase")
         let chunks = list(299, &random)

@@ -64,15 +64,29 @@ public struct SpoolBuilder: ~Copyable {
     public borrowing func run(
         deadline: MonotonicTime?, openIsDead: Bool = false, isStored: (Int, Fingerprint) -> Bool
     ) throws(SystemError) -> Outcome {
+        for _ in 0..<3 {
+            if let outcome = try runOnce(deadline, openIsDead, isStored) { return outcome }
+            // Its remover died, since the builder's lock was free; and the file is here, since it is open.
+            guard try database.replaceRetired() else { return .busy }
+        }
+        return .busy
+    }
+
+    /// nil: the directory is marked as being removed, or its page was damaged and is gone.
+    private borrowing func runOnce(
+        _ deadline: MonotonicTime?, _ openIsDead: Bool, _ isStored: (Int, Fingerprint) -> Bool
+    ) throws(SystemError) -> Outcome? {
         let control = try database.makeControl()
         let lock = try Descriptor("\(database.directory)/builder.lock", O_RDWR | O_CREAT, mode: database.spool.fileMode)
         database.share(lock)
         if vrn_ofd_lock(lock.fd, Int16(F_WRLCK), 0, 0) == -EAGAIN { return .busy }
 
         guard let records = try SpoolControl.read(control.fd, path: database.controlPath) else {
-            throw SystemError("read", database.controlPath, EINVAL)
+            // Damaged: not something that a crash can leave. Start over beside it.
+            try Files.remove(database.controlPath)
+            return nil
         }
-        if records.copier.retired != 0 { return .busy }
+        if records.copier.retired != 0 { return nil }
         let found = try SourceState.read(source.fd, path: database.path)
 
         let producer = records.producer
@@ -140,8 +154,7 @@ public struct SpoolBuilder: ~Copyable {
         _ isStored: (Int, Fingerprint) -> Bool
     ) throws(SystemError) -> Outcome {
         guard try isAtRest(found) else { return .unsettled }
-        let last = before.newestEpoch
-        let epoch = last + (last & 1 == 0 ? 2 : 1)
+        let epoch = try database.unusedEpoch(after: before, parity: 0)
         var work = try BaseWork(database, epoch, start: found)
         guard try work.copy(source, table: nil, deadline: deadline, isStored) else { return .more }
 

@@ -53,7 +53,7 @@ public final class SpoolCopierSession: Sendable {
     /// - Parameter point: what a target has; nil: what some target has.
     public func snapshot(after point: SpoolPoint? = nil) throws(SystemError) -> StagedSnapshot? {
         let known = point
-        for _ in 0..<4 {
+        for attempt in 0..<4 {
             guard let before = try records(), before.copier.retired == 0 else { return nil }
             let producer = before.producer
             let current = before.current
@@ -69,6 +69,8 @@ public final class SpoolCopierSession: Sendable {
                 guard before.isCurrentWhole, current.point > known,
                     current.point.epoch > before.builder.distrusted
                 else { return nil }
+                // The transaction that spoiled it is still open: its end is told to somebody.
+                if attempt > 0 && !before.hasProposal && producer.isOpen { return nil }
                 point = current.point
                 state = current.state
             }
@@ -76,10 +78,8 @@ public final class SpoolCopierSession: Sendable {
             do throws(SystemError) {
                 taken = try StagedSnapshot(database, point, state, pendingSince: before.pendingSince ?? 0)
             } catch {
-                // Given up under our hands, if the records say so by now.
-                guard error.code == ESTALE, let after = try records(), after.producer.ready != point,
-                    after.current.point != point
-                else { throw error }
+                // A transaction is overwriting it, or has cut it short, or it was given up: so it is no damage.
+                guard error.code == ESTALE, try !stands(point) else { throw error }
                 continue
             }
             guard let after = try records() else { return nil }

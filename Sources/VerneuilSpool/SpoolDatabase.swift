@@ -94,6 +94,15 @@ public struct SpoolDatabase: Sendable, Hashable {
         throw SystemError("open", controlPath, ENOENT)
     }
 
+    /// Moves a retired directory out of the way, in case its remover died. True where that name is free now.
+    func replaceRetired() throws(SystemError) -> Bool {
+        guard let records = try control(), records.copier.retired != 0 else { return true }
+        let away = Files.temporaryName(beside: directory)
+        let r = vrn_rename(directory, away)
+        if r == 0 { try? Files.removeTree(away) }
+        return r == 0 || r == -ENOENT
+    }
+
     /// The records as they are now; nil where nothing was ever spooled (or the page is damaged).
     public func control() throws(SystemError) -> SpoolControl? {
         guard let file = try openControl() else { return nil }
@@ -114,12 +123,21 @@ public struct SpoolDatabase: Sendable, Hashable {
     /// that the records know, and of no directory that holds anything.
     func unusedEpoch(after records: SpoolControl, parity: UInt64) throws(SystemError) -> UInt64 {
         var number = records.newestEpoch + 1
-        if number & 1 != parity { number += 1 }
-        // Found only where the control page was lost, or a crash came before the record.
-        while vrn_access("\(epochPath(number))/table", F_OK) == 0 || vrn_access("\(epochPath(number))/base", F_OK) == 0 {
-            number += 2
+        if number == 1 {
+            // A new page, perhaps because the last one was lost: then files tell of later epochs, and what is stored of them
+            // must not pass for what is to come.
+            let used = try epochs().filter(isUsed).max() ?? 0
+            let stored = targetRecords().values.map(\.stored.epoch).max() ?? 0
+            number = max(used, stored) + 1
         }
+        if number & 1 != parity { number += 1 }
+        // A crash came before the record.
+        while isUsed(number) { number += 2 }
         return number
+    }
+
+    private func isUsed(_ epoch: UInt64) -> Bool {
+        vrn_access("\(epochPath(epoch))/table", F_OK) == 0 || vrn_access("\(epochPath(epoch))/base", F_OK) == 0
     }
 
     /// Removes all epochs but those in `keep`, and those after `keep`'s largest.

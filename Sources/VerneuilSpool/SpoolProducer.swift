@@ -32,6 +32,9 @@ public final class SpoolProducer: @unchecked Sendable {
     private var everywhere = SpoolPoint.none
     private var basePoolBytes: UInt64 = 0
     private var baseIsWhole = false
+    /// The length for which the epoch's files may have room: longer than the database where it was cut while a longer
+    /// snapshot was ready.
+    private var keptLength: UInt64 = 0
     private var transaction = false
     /// The last state known to be staged, for `isKnown`.
     private var known = SourceState()
@@ -90,7 +93,7 @@ public final class SpoolProducer: @unchecked Sendable {
                 forget()
                 if !make { return nil }
                 // Whoever retired it is about to move it away; until then there is nowhere to spool.
-                if vrn_access(database.controlPath, F_OK) == 0, try !replaceRetired() { return nil }
+                if vrn_access(database.controlPath, F_OK) == 0, try !database.replaceRetired() { return nil }
                 continue
             }
             // Damaged: not something that a crash can leave. Start over beside it.
@@ -98,15 +101,6 @@ public final class SpoolProducer: @unchecked Sendable {
             try? Files.remove(database.controlPath)
         }
         return nil
-    }
-
-    /// Moves a retired directory out of the way, in case its remover died. True where that name is free now.
-    private func replaceRetired() throws(SystemError) -> Bool {
-        guard let records = try database.control(), records.copier.retired != 0 else { return true }
-        let away = Files.temporaryName(beside: database.directory)
-        let r = vrn_rename(database.directory, away)
-        if r == 0 { try? Files.removeTree(away) }
-        return r == 0 || r == -ENOENT
     }
 
     private func forget() {
@@ -151,15 +145,18 @@ public final class SpoolProducer: @unchecked Sendable {
         }
 
         if doubt == nil {
+            var leftBehind: UInt64 = 0
             if current.point.epoch != record.staged.epoch {
-                // A builder made this epoch: enter it.
-                record.otherBytes &+= record.poolBytes
+                // A builder made this epoch: enter it. The one before, with its base, stands until somebody removes it.
+                leftBehind = record.poolBytes &+ Self.roundedUp(max(record.state.length, record.readyState.length))
                 record.poolBytes = 0
             }
             if records.hasProposal { takeOverWaiting(from: records) }
             record.staged = current.point
             record.state = current.state
             baseIsWhole = records.isCurrentWhole
+            keptLength = record.state.length
+            if record.ready.epoch == record.staged.epoch { keptLength = max(keptLength, record.readyState.length) }
             // R2: copiers always find a snapshot that stays still.
             if baseIsWhole && record.ready <= copied && current.point > copied {
                 record.ready = current.point
@@ -167,6 +164,7 @@ public final class SpoolProducer: @unchecked Sendable {
                 // The ready snapshot was all that kept an older epoch.
                 record.otherBytes = 0
             }
+            record.otherBytes &+= leftBehind
         } else {
             // Producers' epochs are odd and builders' even, so that no two ever make the same.
             if record.ready <= copied { record.ready = .none }
@@ -179,12 +177,15 @@ public final class SpoolProducer: @unchecked Sendable {
             record.state = SourceState()
             record.poolBytes = 0
             baseIsWhole = false
+            keptLength = 0
         }
         if epoch?.number != record.staged.epoch {
             epoch = nil
             epoch = try EpochFiles.open(database, record.staged.epoch)
         }
-        basePoolBytes = records.builder.epoch == record.staged.epoch ? records.builder.poolBytes : 0
+        // What the builder counted is not counted again when it is cut.
+        basePoolBytes =
+            records.builder.epoch == record.staged.epoch ? min(records.builder.poolBytes, Self.roundedUp(keptLength)) : 0
         // R3: from here on, until it is staged, nobody takes the file for the newest snapshot.
         record.begun = record.staged.sequence + 1
         try write()
@@ -260,7 +261,10 @@ public final class SpoolProducer: @unchecked Sendable {
             state.header = try SourceState.headerFingerprint(fd, path: path())
         }
 
-        if state.length < oldLength { try shrink(count, epoch) }
+        // A place counts once, with the bytes that were first written to it: where the length changes, the last chunk's
+        // size does, and the file knows better.
+        if state.length != oldLength { record.poolBytes = try allocated(epoch) }
+        if state.length < max(oldLength, keptLength) { try shrink(to: state.length, epoch) }
 
         record.staged.sequence = sequence
         record.state = state
@@ -347,6 +351,13 @@ public final class SpoolProducer: @unchecked Sendable {
 
     // MARK: - Bounds (S2)
 
+    /// What may stand for a database of this length, so that less than four times as much does with tables and small files.
+    private static func mostBytes(_ length: UInt64) -> UInt64 { length / 2 * 7 }
+
+    private static func roundedUp(_ length: UInt64) -> UInt64 {
+        UInt64(Chunk.count(forLength: length)) &* UInt64(Chunk.size)
+    }
+
     /// An epoch's own data is at most three times the database: two places a
     /// chunk, and the full snapshot. What can exceed the bound is what stands in
     /// older epochs, for a ready snapshot or because nobody has removed it yet: it is given up.
@@ -354,7 +365,7 @@ public final class SpoolProducer: @unchecked Sendable {
         guard record.otherBytes > 0 else { return }
         let coming = UInt64(chunks) * UInt64(Chunk.size)
         let base = baseIsWhole ? basePoolBytes : length
-        guard record.poolBytes &+ base &+ record.otherBytes &+ coming > length / 2 * 7 else { return }
+        guard record.poolBytes &+ base &+ record.otherBytes &+ coming > Self.mostBytes(length) else { return }
         if record.ready.epoch != epoch.number {
             record.ready = .none
             try write()
@@ -365,23 +376,33 @@ public final class SpoolProducer: @unchecked Sendable {
         record.otherBytes = 0
     }
 
-    /// The database became shorter: so does what is kept of it. A ready snapshot
-    /// that is longer is given up only where the bound asks for that.
-    private func shrink(_ chunks: Int, _ epoch: EpochFiles) throws(SystemError) {
-        let bound = UInt64(max(chunks, 1)) * UInt64(Chunk.size) / 2 * 7
-        let isPinned = record.ready > copied && record.ready.epoch == epoch.number
-        if isPinned {
-            guard record.poolBytes &+ basePoolBytes &+ record.otherBytes > bound else { return }
+    /// The database became shorter: so does what is kept of it. A longer snapshot that is ready is given up only where
+    /// the bound asks for that, by this transaction or a later one; or it is copied by then.
+    private func shrink(to length: UInt64, _ epoch: EpochFiles) throws(SystemError) {
+        if record.ready.epoch == epoch.number && record.readyState.length > length {
+            let all = record.poolBytes &+ basePoolBytes &+ record.otherBytes
+            if record.ready > copied && all <= Self.mostBytes(length) { return }
+            // Also where it is copied: another target's copier may still read it.
             record.ready = .none
             try write()
         }
+        let chunks = Chunk.count(forLength: length)
         try epoch.table.truncate(to: Int64(chunks * ChunkVersions.bytes))
-        try epoch.pool.truncate(to: Int64(2 * chunks) * Int64(Chunk.size))
-        let basePool = "\(database.epochPath(epoch.number))/base.pool"
-        if let status = try Files.status(basePool), status.size > Int64(chunks) * Int64(Chunk.size) {
-            try Descriptor(basePool, O_WRONLY).truncate(to: Int64(chunks) * Int64(Chunk.size))
+        var end: Int64 = 0
+        if chunks > 0 {
+            end = EpochTable.poolOffset(chunks - 1, place: 1)
+            end += Int64(Chunk.length(ofChunk: chunks - 1, databaseLength: length))
         }
-        record.poolBytes = UInt64(max(0, try epoch.pool.status().allocated))
+        if try epoch.pool.status().size > end { try epoch.pool.truncate(to: end) }
+        let basePool = "\(database.epochPath(epoch.number))/base.pool"
+        if let status = try Files.status(basePool), status.size > Int64(length) {
+            try Descriptor(basePool, O_WRONLY).truncate(to: Int64(length))
+        }
+        record.poolBytes = try allocated(epoch)
+    }
+
+    private func allocated(_ epoch: EpochFiles) throws(SystemError) -> UInt64 {
+        UInt64(max(0, try epoch.pool.status().allocated))
     }
 }
 

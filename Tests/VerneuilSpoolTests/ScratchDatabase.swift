@@ -129,9 +129,10 @@ struct SplitMix: RandomNumberGenerator {
     }
 }
 
-/// A new seed each run, printed so that a failure can be repeated.
+/// A new seed each run, printed so that a failure can be repeated: with VERNEUIL_TEST_SEED.
 func freshSeed(_ test: String = #function) -> UInt64 {
-    let seed = UInt64.random(in: 0...UInt64.max)
+    let given = getenv("VERNEUIL_TEST_SEED").flatMap { UInt64(String(cString: $0)) }
+    let seed = given ?? UInt64.random(in: 0...UInt64.max)
     print("\(test): seed \(seed)")
     return seed
 }

@@ -237,6 +237,63 @@ import VerneuilSystem
         #expect(try bytes(of: try #require(try db.session().snapshot())) == db.contents())
     }
 
+    // S9: whoever retired it died between two steps, and the file is back (`mv` and `mv`).
+    @Test(arguments: [false, true])
+    func aDirectoryWhoseRemoverDiedIsReplacedByTheNextFullSnapshot(isMoved: Bool) throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 100_000)
+        try db.commit()
+        _ = try db.build()
+        try markAsRetired(db)
+        if isMoved { try Files.rename(db.database.directory, to: Files.temporaryName(beside: db.database.directory)) }
+        db.rest()
+        #expect(try db.build() == .whole(built: true))
+        #expect(try bytes(of: try #require(try db.session().snapshot())) == db.contents())
+        let (staged, doubt) = try db.commit()
+        #expect(doubt == nil && staged.isWhole)
+        #expect(try newestBytes(db) == db.contents())
+    }
+
+    /// Of the newest snapshot, after the one that waits is copied.
+    private func newestBytes(_ db: ScratchDatabase) throws -> [UInt8] {
+        let session = try db.session()
+        var snapshot = try #require(try session.snapshot())
+        if try snapshot.point != #require(try db.database.control()).current.point {
+            try session.finish(snapshot.point, everywhere: false)
+            snapshot = try #require(try session.snapshot())
+        }
+        return try bytes(of: snapshot)
+    }
+
+    /// As the copier's record is when `retire` has made its first step: docs/SPOOL.md, SpoolControl.swift.
+    private func markAsRetired(_ db: ScratchDatabase) throws {
+        var words = [UInt64](repeating: 0, count: 7)
+        words[3] = 1
+        let sum = words[1...].withUnsafeBytes(FingerprintKey.directory.fingerprint)
+        words[0] = sum.primary ^ sum.secondary | 1
+        let control = try Descriptor("\(db.database.directory)/control", O_RDWR)
+        try words.withUnsafeBytes { try control.write($0, at: 2048) }
+        try #require(try #require(try db.database.control()).copier.retired == 1)
+    }
+
+    // R9: a transaction that began before the last "copied" was visible overwrites, or cuts, what isn't ready.
+    @Test func aSnapshotThatATransactionOverwritesIsTriedAgainAndNoFailure() throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 200_000)
+        try db.commit()
+        _ = try db.build()
+        let session = try db.session()
+        let ready = try #require(try session.snapshot())
+        // Longer than the full snapshot was, so that some chunks have entries in the table only.
+        try db.commit(newLength: 600_000)
+        let (_, tag) = try db.begin()
+        try session.finish(ready.point, everywhere: false)
+        // As `stage` does it, before its record is written.
+        let dirty = try db.write(changes: 2, newLength: 200_000)
+        try Descriptor("\(db.database.directory)/epoch.1/table", O_RDWR).truncate(to: 4 * 64)
+        #expect(try session.snapshot() == nil)
+        _ = try db.stage(tag, dirty)
+        #expect(try bytes(of: try #require(try session.snapshot())) == db.contents())
+    }
+
     @Test func aDamagedControlPageIsReplaced() throws {
         let db = try ScratchDatabase(seed: freshSeed(), length: 100_000)
         try db.commit()
@@ -248,6 +305,30 @@ import VerneuilSystem
         #expect(doubt == .firstUse)
         #expect(try db.build() == .whole(built: true))
         #expect(try bytes(of: try #require(try db.session().snapshot())) == db.contents())
+    }
+
+    // What is stored of the epochs before must not pass for what comes after.
+    @Test(arguments: ["commit", "builder"])
+    func epochsAfterALostControlPageHaveLaterNumbers(_ who: String) throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 100_000)
+        try db.commit()
+        for _ in 0..<3 {
+            db.rest()
+            try db.file.write([1, 2, 3], at: 50_000)
+            try db.commit()
+            _ = try db.build()
+        }
+        let stored = try #require(try db.session().snapshot()).point
+        try db.session().finish(stored, everywhere: true)
+        var record = TargetRecord(name: "somewhere")
+        record.stored = stored
+        try db.database.setTargetRecord("1", record)
+        try Descriptor("\(db.database.directory)/control", O_RDWR).write([0xFF, 0xFE], at: 40)
+        if who == "commit" { try db.commit() }
+        db.rest()
+        #expect(try db.build() == .whole(built: true))
+        #expect(try #require(try db.database.control()).current.point > stored)
+        #expect(try bytes(of: try #require(try db.session().snapshot(after: stored))) == db.contents())
     }
 
     // R10
@@ -286,7 +367,8 @@ import VerneuilSystem
     }
 
     // S2
-    @Test func theSpoolStaysBelowFourTimesTheDatabaseWhateverCopiersDo() throws {
+    @Test(arguments: 1...5)
+    func theSpoolStaysBelowFourTimesTheDatabaseWhateverCopiersDo(_ history: Int) throws {
         let seed = freshSeed()
         let db = try ScratchDatabase(seed: seed, length: 2_000_000)
         var worst = 0.0
@@ -320,6 +402,47 @@ import VerneuilSystem
             }
         }
         print("largest spool: \(worst) times the database")
+    }
+
+    // S2: a snapshot that waits is longer than the database, and may stay as long as there is room.
+    @Test func aLongerSnapshotThatWaitsIsGivenUpWhenTheShorterDatabaseNeedsTheRoom() throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 2_000_000)
+        try db.commit()
+        _ = try db.build()
+        try db.commit()
+        let ready = try #require(try db.database.control()).producer.ready
+        try db.commit(newLength: 750_000)
+        #expect(try #require(try db.database.control()).producer.ready == ready)
+        for step in 0..<60 {
+            try db.commit(changes: 12)
+            let size = db.database.allocatedBytes()
+            try #require(size <= Int64(4 * db.length + 131_072), "step \(step): \(size) bytes for a database of \(db.length)")
+        }
+        #expect(try #require(try db.database.control()).producer.ready != ready)
+        #expect(try newestBytes(db) == db.contents())
+    }
+
+    // S2: a builder's epoch beside one that is full.
+    @Test func whatABuildersEpochLeavesBehindIsGivenUpForIt() throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 1_500_000)
+        func fill() throws {
+            for step in 0..<60 {
+                try db.commit(changes: 12)
+                let size = db.database.allocatedBytes()
+                try #require(size <= Int64(4 * db.length + 131_072), "step \(step): \(size) bytes for a database of \(db.length)")
+            }
+        }
+        try db.commit()
+        _ = try db.build()
+        try fill()
+        for _ in 0..<2 {
+            db.rest()
+            try db.file.write([1, 2, 3], at: 700_000)
+            db.rest()
+            #expect(try db.build() == .whole(built: true))
+            try fill()
+        }
+        #expect(try newestBytes(db) == db.contents())
     }
 
     // S7, S8

@@ -99,6 +99,7 @@ struct BaseWork: ~Copyable {
                         progress.bytes, to: "\(directory)/base.progress", mode: database.spool.fileMode, isOnlyWriter: true)
                     return false
                 }
+                if copied & 7 == 7 { Threads.passGate() }
                 try copyChunk(source, table, length, buffer, isStored)
                 next += 1
                 copied += 1

@@ -101,6 +101,9 @@ public enum Threads {
         vrn_gate_enter()
     }
 
+    /// For long work that waits for nothing: whoever wants to fork gets the chance.
+    public static func passGate() { vrn_gate_pass() }
+
     /// Runs `body` on a thread of its own, detached, with all signals blocked:
     /// the host's signal handlers never run on our threads. The process doesn't fork
     /// while it runs Swift (vrn_fork.c).

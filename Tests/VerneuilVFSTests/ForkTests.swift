@@ -32,6 +32,10 @@ import VerneuilSystem
         try run("replication_cases.py", "forks_while_threads_begin", preload: try FaultIO.build("fork/slow_threads.c", in: scratch.path))
     }
 
+    @Test func `A fork doesn't wait for a full snapshot`() throws {
+        try run("replication_cases.py", "forks_during_a_full_snapshot")
+    }
+
     @Test func `A process ends at once, and well, while uploads are in flight`() throws {
         try run("replication_cases.py", "exit_with_uploads_in_flight")
     }

@@ -11,6 +11,8 @@ void vrn_gate_quit(void);
 /// No Swift in between. On threads that have not joined these do nothing.
 void vrn_gate_leave(void);
 void vrn_gate_enter(void);
+/// Both, where somebody waits for it: for long work that never waits itself.
+void vrn_gate_pass(void);
 
 /// `call` is made by the thread that forks, before it waits for ours: it has
 /// threads that wait in code of others pass through the gate.

@@ -207,6 +207,25 @@ def forks_while_replication_is_at_work():
     assert replica("SELECT count(*) FROM t", path) == "120"
 
 
+def forks_during_a_full_snapshot():
+    """Who reads a large database waits for nothing for seconds, and lets others fork all the same."""
+    c = connect()
+    c.execute("CREATE TABLE t(a)")
+    os.truncate(PATH, 6 << 30)
+    c.execute("INSERT INTO t VALUES(1)")
+    times = []
+    for _ in range(30):
+        start = time.monotonic()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        times.append(time.monotonic() - start)
+        os.waitpid(pid, 0)
+        time.sleep(0.005)
+    # The thread reads for 0.25 s at a time.
+    assert sorted(times)[15] < 0.08, times
+
+
 def links_and_long_paths():
     """A database is replicated under its own name, whichever links led to it; under each of its names, where it has several."""
     os.mkdir(os.path.join(DIRECTORY, "real"))

@@ -285,7 +285,7 @@ let package = Package(
         // What documents say: their programs are run, their lists compared with the sources.
         .testTarget(
             name: "DocumentTests",
-            dependencies: ["ProductSupport", "VerneuilCore", "VerneuilSystem", "verneuilctl", "hello-replication"],
+            dependencies: ["ProductSupport", "VerneuilCore", "VerneuilSystem", "verneuilctl", "hello-replication", "commit-counter"],
             swiftSettings: swiftSettings, linkerSettings: zstd),
         .target(name: "CTestSupport", path: "Tests/Support/CTestSupport"),
         .target(

@@ -38,14 +38,6 @@ import VerneuilCore
         }
     }
 
-    @Test func theWarningsInOperationsAreThoseOfTheSources() throws {
-        let operations = try #require(try Document("docs/OPERATIONS.md").text.firstMatch(of: #/(?s)## What the log says(.*?)\n## /#)).output.1
-        let messages = operations.matches(of: #/(?m)^\| `([^`]+)` \|/#).map { String($0.output.1) }
-        #expect(messages.count >= 8)
-        let sources = try Self.sources("Sources").joined(separator: "\n")
-        for message in messages { #expect(sources.contains(message), "\(message)") }
-    }
-
     @Test func theWayOfAPageInTheDesignIsThatOfTheSources() throws {
         let block = try #require(try Document("docs/DESIGN.md").blocks.first { $0.section == "The way of a page" })
         var count = 0
@@ -59,7 +51,7 @@ import VerneuilCore
     }
 
     @Test func linksBetweenDocumentsLeadSomewhere() throws {
-        for document in try Self.documents() {
+        for document in try Document.all() {
             let directory = URL(fileURLWithPath: "\(Products.package)/\(document)").deletingLastPathComponent()
             for link in try Document(document).text.matches(of: #/\]\(([^)#:\s]+)(#[^)]*)?\)/#) {
                 let target = directory.appendingPathComponent(String(link.output.1)).path
@@ -71,13 +63,11 @@ import VerneuilCore
     @Test func everyBlockOfSwiftInTheDocumentationIsCompiled() throws {
         let compiled = try Self.sources("Tests/Support/hello-replication").joined(separator: "\n")
             .components(separatedBy: "\n").map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
-        let articles = try FileManager.default.contentsOfDirectory(atPath: "\(Products.package)/Sources/Verneuil/Verneuil.docc")
-            .filter { $0.hasSuffix(".md") }.map { "Sources/Verneuil/Verneuil.docc/\($0)" }
         let comments = try FileManager.default.contentsOfDirectory(atPath: "\(Products.package)/Sources/Verneuil")
             .filter { $0.hasSuffix(".swift") }.map { "Sources/Verneuil/\($0)" }
         var count = 0
-        for document in ["README.md"] + articles + comments {
-            let blocks = try document.hasSuffix(".swift") ? Self.commentBlocks(document) : Document(document).blocks.filter { $0.info == "swift" }.map(\.lines)
+        for document in try Document.with("swift") + comments {
+            let blocks = try document.hasSuffix(".swift") ? Self.commentBlocks(document) : Document(document).blocks.filter { $0.info == "swift" && $0.reason == nil }.map(\.lines)
             for block in blocks {
                 count += 1
                 let lines = block.map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
@@ -89,12 +79,6 @@ import VerneuilCore
     }
 
     // MARK: files
-
-    static func documents() throws -> [String] {
-        let root = try FileManager.default.contentsOfDirectory(atPath: Products.package)
-        let docs = try FileManager.default.contentsOfDirectory(atPath: "\(Products.package)/docs").map { "docs/\($0)" }
-        return (root + docs + ["Examples/GRDBReplication/README.md", "Benchmarks/README.md"]).filter { $0.hasSuffix(".md") }.sorted()
-    }
 
     static func sources(_ directory: String) throws -> [String] {
         let root = "\(Products.package)/\(directory)"

@@ -24,7 +24,7 @@ public struct Transcript: Sendable {
     ///   - section: a heading of level 2, without its marks; nil: the whole document.
     public init(_ document: String, section: String? = nil) throws {
         let blocks = try Document(document).blocks.filter {
-            $0.info == "console" && (section == nil || $0.section == section)
+            $0.info == "console" && $0.reason == nil && (section == nil || $0.section == section)
         }
         for block in blocks {
             for (i, line) in block.lines.enumerated() {
@@ -87,45 +87,5 @@ public struct Transcript: Sendable {
         let pattern = expected.components(separatedBy: "…").map(NSRegularExpression.escapedPattern(for:))
             .joined(separator: "(.|\n)*")
         return found.range(of: "^\(pattern)$", options: .regularExpression) != nil
-    }
-}
-
-/// A Markdown file of the package, as far as tests look at it.
-public struct Document: Sendable {
-    public struct Block: Sendable {
-        /// What follows the three backticks.
-        public var info: String
-        /// The heading of level 2 that it stands below.
-        public var section: String
-        /// Of its first line of backticks.
-        public var line: Int
-        public var lines: [String]
-    }
-    public var text: String
-    public var blocks: [Block] = []
-    /// The headings of level 2, in their order.
-    public var sections: [String] = []
-
-    public init(_ name: String) throws {
-        text = try String(contentsOfFile: "\(Products.package)/\(name)", encoding: .utf8)
-        var section = ""
-        var open: Block?
-        for (i, line) in text.components(separatedBy: "\n").enumerated() {
-            let trimmed = line.trimmingCharacters(in: .whitespaces)
-            if var block = open {
-                if trimmed == "```" {
-                    blocks.append(block)
-                    open = nil
-                } else {
-                    block.lines.append(line)
-                    open = block
-                }
-            } else if trimmed.hasPrefix("```") {
-                open = Block(info: String(trimmed.dropFirst(3)), section: section, line: i + 1, lines: [])
-            } else if line.hasPrefix("## ") {
-                section = String(line.dropFirst(3))
-                sections.append(section)
-            }
-        }
     }
 }

@@ -1,5 +1,6 @@
 import Foundation
 import ProductSupport
+import TestServers
 import Testing
 
 /// What scripts/install and scripts/package-deb make of what was built.
@@ -30,16 +31,36 @@ import Testing
         return program
     }
 
+    /// Lines of docs/INSTALL.md that can be run.
+    private static func documented() throws -> [String] {
+        try Document("docs/INSTALL.md").blocks.filter { $0.info == "sh" && $0.reason == nil }.flatMap(\.lines)
+    }
+
+    @Test func theCommandsThatInstallAreRun() throws {
+        let prefix = here.file("local")
+        var scripts = 0
+        for line in try Self.documented() where !line.hasPrefix("cc ") {
+            #expect(line.hasPrefix("scripts/"), "\(line): who runs this?")
+            scripts += 1
+            let program = try Program.run(
+                ["bash", "-euc", line.replacing("/usr/local", with: prefix)],
+                environment: ["VERNEUIL_DIST": Self.dist.get().path, "VERNEUIL_DIST_READY": "1", "VERNEUIL_DEB_COMPRESSION": "none"],
+                directory: Self.repository)
+            #expect(program.status == 0, "\(line): \(program)")
+            #expect(here.files("local").isEmpty != line.contains("--prefix") || line.contains("--uninstall"), "\(line): \(here.files("local"))")
+        }
+        #expect(scripts >= 3 && !here.exists("local"))
+    }
+
     @Test func aCProgramLinksTheInstalledLibrary() throws {
         let prefix = here.file("usr")
         try script("install", "--prefix", prefix, "--skip-build")
-        // As the documentation says, and nothing but pkg-config's words.
+        // As the documentation says.
+        let command = try #require(Self.documented().first { $0.hasPrefix("cc ") })
+        try here.write([UInt8](Data(contentsOf: URL(fileURLWithPath: "\(Self.repository)/Tests/Support/c-program/program.c"))), to: "program.c")
         let compiled = try Program.run(
-            [
-                "bash", "-euc",
-                "cc -std=c11 -Wall -Wextra -Werror -g -fsanitize=address \"$1\" $(pkg-config --cflags --libs verneuil) -o program", "_",
-                "\(Self.repository)/Tests/Support/c-program/program.c",
-            ], environment: ["PKG_CONFIG_PATH": "\(prefix)/lib/pkgconfig"], directory: here.path)
+            ["bash", "-euc", command.replacing("cc ", with: "cc -std=c11 -Wall -Wextra -Werror -g -fsanitize=address ", maxReplacements: 1)],
+            environment: ["PKG_CONFIG_PATH": "\(prefix)/lib/pkgconfig"], directory: here.path)
         try #require(compiled.status == 0, "\(compiled)")
         // Held until the process ends, by design: the configuration's replicas, behind a tagged pointer.
         try here.write(Array("leak:VerneuilReplica8ReplicasO\n".utf8), to: "known")
@@ -60,6 +81,61 @@ import Testing
         let names = try Program.run(["nm", "-g", "--defined-only", "\(prefix)/lib/libverneuil.a"]).text
             .split(separator: "\n").compactMap { $0.split(separator: " ").count == 3 ? $0.split(separator: " ")[2] : nil }
         #expect(names.count == 7 && names.allSatisfy { $0.hasPrefix("verneuil_") || $0 == "sqlite3_verneuilvfs_init" }, "\(names)")
+    }
+
+    /// Never the service manager itself: its checker, where there is one, and then the command of the unit.
+    @Test func theUnitIsWellFormedAndItsCommandUploadsUntilItIsStopped() throws {
+        let prefix = here.file("usr")
+        try script("install", "--prefix", prefix, "--skip-build")
+        let unit = "\(prefix)/lib/systemd/system/verneuil-flush@.service"
+        let lines = try String(contentsOfFile: unit, encoding: .utf8).components(separatedBy: "\n").filter { !$0.hasPrefix("#") && !$0.isEmpty }
+        for line in lines { #expect(line.contains(/^(\[(Unit|Service|Install)\]|[A-Z][A-Za-z]+=.+)$/), "\(line)") }
+        func value(_ key: String) throws -> String {
+            String(try #require(lines.first { $0.hasPrefix("\(key)=") }, "no \(key)").dropFirst(key.count + 1))
+        }
+        if try Program.run(["sh", "-c", "command -v systemd-analyze"]).status == 0 {
+            try here.write([UInt8](Data(contentsOf: URL(fileURLWithPath: unit))), to: "unit/verneuil-flush@root.service")
+            let checked = try Program.run(["timeout", "60", "systemd-analyze", "verify", "--man=no", here.file("unit/verneuil-flush@root.service")])
+            // What it says about the machine's other units is none of ours.
+            let ours = checked.errors.split(separator: "\n").filter { $0.contains("verneuil") }
+            #expect(ours.isEmpty, "\(checked)")
+        }
+
+        // As systemd would: its variables, its words, its signal and its time.
+        var environment = ProcessInfo.processInfo.environment.filter { !$0.key.hasPrefix("VERNEUIL_") }
+        for assignment in try value("Environment").split(separator: " ") {
+            let parts = assignment.split(separator: "=", maxSplits: 1)
+            environment[String(parts[0])] = String(parts[1])
+        }
+        #expect(environment["VERNEUIL_CONFIG"] == "@/etc/verneuil.json" && environment["VERNEUIL_SPOOL"] == "/var/spool/verneuil")
+        environment["VERNEUIL_CONFIG"] = here.configuration()
+        environment["VERNEUIL_SPOOL"] = here.file("spool")
+        let written = try here.extended(
+            "file:app.db?vfs=verneuil", "CREATE TABLE t AS SELECT 42 AS x", config: "{\"replication_spooling_dir\": \"\(here.file("spool"))\"}")
+        #expect(written.status == 0 && !here.exists("store"), "\(written)")
+        let words = try value("ExecStart").split(separator: " ").map { $0 == "${VERNEUIL_SPOOL}" ? here.file("spool") : String($0) }
+        #expect(words[0] == "\(prefix)/bin/verneuilctl" && words.contains("--watch"))
+        let service = Process()
+        service.executableURL = URL(fileURLWithPath: words[0])
+        service.arguments = Array(words.dropFirst())
+        service.environment = environment
+        try service.run()
+        let end = Date(timeIntervalSinceNow: 60)
+        while here.files("store/manifests").isEmpty, Date() < end { usleep(20_000) }
+        service.terminate()
+        service.waitUntilExit()
+        #expect(service.terminationReason == .exit && service.terminationStatus == 0)
+        let restored = try here.verneuilctl("restore", "--source-path", "app.db", "--out", "restored.db")
+        #expect(restored.status == 0, "\(restored)")
+        #expect(try here.bytes("restored.db") == here.bytes("app.db"))
+    }
+
+    /// SwiftPM adds to its archive, and takes nothing out.
+    @Test func theStaticLibraryIsMadeOfTheObjectsThatThereAreNow() throws {
+        let build = try String(contentsOfFile: "\(Self.repository)/scripts/build", encoding: .utf8)
+        #expect(!build.contains("$products/libverneuil_static.a"), "the archive of SwiftPM, with what was removed from the sources in it")
+        let list = try String(contentsOfFile: "\(Self.repository)/.build/release/verneuil_static.product/Objects.LinkFileList", encoding: .utf8)
+        #expect(build.contains("verneuil_static.product/Objects.LinkFileList") && list.split(separator: "\n").count > 100)
     }
 
     @Test func whatIsInstalledWorksAndIsRemovedWithoutATrace() throws {
@@ -100,6 +176,33 @@ import Testing
         #expect(here.files("opt") == before)
         #expect(try FileManager.default.contentsOfDirectory(atPath: prefix) == ["lib"])
         #expect(try FileManager.default.contentsOfDirectory(atPath: "\(prefix)/lib") == ["other"])
+    }
+
+    /// README's first command, with what was built: all comparisons, and that each of them was made.
+    @Test(arguments: [[], ["--s3"]]) func theDemonstrationHolds(options: [String]) throws {
+        let port = SupervisedProcess.freePort(count: 2)
+        let program = try Program.run(
+            ["timeout", "300", "\(Self.repository)/scripts/demo"] + options,
+            environment: ["VERNEUIL_DIST": Self.dist.get().path, "VERNEUIL_DIST_READY": "1", "TMPDIR": here.path, "PORT": "\(port)"])
+        #expect(program.status == 0, "\(program)")
+        let lines = program.text.split(separator: "\n").map { $0.trimmingCharacters(in: .whitespaces) }
+        #expect(lines.filter { $0.hasPrefix("same: ") }.count == 8 && !program.text.contains("DIFFERENT"), "\(program)")
+        #expect(lines.contains { $0.hasPrefix("All comparisons held.") } && program.text.contains(options.isEmpty ? "the directory" : "an S3 server"), "\(program)")
+    }
+
+    /// A restored file that differs by one bit is no success.
+    @Test func theDemonstrationFailsWhereAComparisonDoes() throws {
+        let real = try Self.dist.get(), dist = here.file("dist")
+        try FileManager.default.createDirectory(atPath: dist, withIntermediateDirectories: true)
+        try FileManager.default.createSymbolicLink(atPath: "\(dist)/libverneuil_vfs.so", withDestinationPath: real.file("libverneuil_vfs.so"))
+        try here.write(
+            Array("#!/bin/bash\n'\(real.file("verneuilctl"))' \"$@\" || exit\nprintf x | dd of=\"${@: -1}\" bs=1 seek=5000 conv=notrunc status=none\n".utf8),
+            to: "dist/verneuilctl")
+        #expect(chmod("\(dist)/verneuilctl", 0o755) == 0)
+        let program = try Program.run(
+            ["timeout", "300", "\(Self.repository)/scripts/demo"],
+            environment: ["VERNEUIL_DIST": dist, "VERNEUIL_DIST_READY": "1", "TMPDIR": here.path])
+        #expect(program.status == 1 && program.text.contains("DIFFERENT") && program.text.contains("The comparisons above differ."), "\(program)")
     }
 
     /// The short form; scripts/try-deb installs it on a fresh Debian.

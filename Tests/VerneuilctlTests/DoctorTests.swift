@@ -155,6 +155,50 @@ import Testing
         #expect(kept.problems.isEmpty && kept.checks.contains { $0.found.contains("verneuil-doctor stays there") }, "\(kept.problems)")
     }
 
+    /// As AWS denies: an action with all requests that need it. What is denied is named, in its bucket, and nothing else is.
+    @Test func eachDeniedActionIsNamedAndNoOther() throws {
+        let server = try S3Server.rclone()
+        let (chunks, manifests) = (S3Server.uniqueBucket("c"), S3Server.uniqueBucket("m"))
+        try makeBuckets(server.endpoint, chunks, manifests)
+        let proxy = try FaultProxy(to: server)
+        let config = configuration(proxy.endpoint, chunks: chunks, manifests: manifests)
+        let actions = ["s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:GetLifecycleConfiguration", "s3:GetBucketVersioning", "s3:DeleteObject"]
+        /// What can't be looked at without permission is no problem of replication's.
+        let optional: Set = ["s3:GetLifecycleConfiguration", "s3:GetBucketVersioning", "s3:DeleteObject"]
+        for bucket in [chunks, manifests] {
+            func requests(_ action: String) -> [FaultProxy.Rule] {
+                switch action {
+                case "s3:ListBucket": [.init("403", match: "HEAD /\(bucket)/?$"), .init("403", match: "GET /\(bucket)/?[?].*list-type")]
+                // The copy reads, too: the second PUT of an object.
+                case "s3:GetObject": [.init("403", match: "(GET|HEAD) /\(bucket)/[^?]"), .init("403", match: "PUT /\(chunks)/verneuil-doctor", skip: bucket == chunks ? 1 : .max)]
+                case "s3:PutObject": [.init("403", match: "PUT /\(bucket)/[^?]")]
+                case "s3:GetLifecycleConfiguration": [.init("403", match: "GET /\(bucket)/?[?]lifecycle")]
+                case "s3:GetBucketVersioning": [.init("403", match: "GET /\(bucket)/?[?]versioning")]
+                default: [.init("403", match: "DELETE /\(bucket)/")]
+                }
+            }
+            for action in actions {
+                try proxy.set(requests(action))
+                let answer = try examine(config, environment: Self.key)
+                let told = answer.checks.filter { check in actions.contains { check.advice?.contains("Allow ") == true && check.advice?.contains($0) == true } }
+                let place = "\(action) on \(bucket == chunks ? "chunks" : "manifests"): \(answer.checks.filter { $0.outcome != "ok" }.map(\.text))"
+                if action == "s3:DeleteObject" {
+                    #expect(told.isEmpty && answer.checks.contains { $0.check.contains(bucket) && $0.found.contains("stays there") }, "\(place)")
+                } else {
+                    #expect(!told.isEmpty && told.allSatisfy { $0.check.contains(bucket) && $0.advice?.contains("Allow \(action) ") == true }, "\(place)")
+                }
+                #expect(answer.problems.isEmpty == optional.contains(action), "\(place)")
+                // Besides what is told of it, all is as without rules.
+                #expect(answer.problems.allSatisfy { problem in told.contains { $0.check == problem.check } }, "\(place)")
+            }
+        }
+        // Making a bucket can't be tried without making it: the first upload says it.
+        try proxy.set([.init("403", match: "PUT /[^/?]*/?$")])
+        let new = configuration(proxy.endpoint, chunks: S3Server.uniqueBucket("c"), manifests: manifests, creates: true)
+        let synced = try here.verneuilctl("sync", "seed.db", config: new, environment: Self.key)
+        #expect(synced.status == 1 && synced.errors.contains("s3:CreateBucket"), "\(synced)")
+    }
+
     @Test func credentialsServersAndBuckets() throws {
         let server = try S3Server.rclone()
         let (chunks, manifests) = (S3Server.uniqueBucket("c"), S3Server.uniqueBucket("m"))

@@ -16,7 +16,7 @@ extension Engine {
                 return try manifestSource.fetch(.manifest(name: database.manifestName)).body
             } catch .fetch(let failure) where failure.isMissing {
                 throw .refused(
-                    "\(database) is not in \(stores.map(\.name).joined(separator: ", nor in ")): no object \(database.manifestName)")
+                    "\(database) is not in \(stores.map(\.name).joined(separator: ", nor in ")): no object \(database.manifestName); are its path and host right? \"verneuilctl verify --all\" lists what is stored")
             }
         case .url(let url):
             do throws(StoreError) { return try HTTPDownload.get(url, limit: Body.maximumLength) } catch {

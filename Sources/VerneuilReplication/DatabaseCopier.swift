@@ -243,6 +243,13 @@ final class DatabaseCopier: @unchecked Sendable {
             {
                 return .success(records.producer.staged)
             }
+            // No waiting helps; nor does it with a hot journal, until somebody opens the database.
+            if case .unsettled = outcome {
+                if try database.isInWALMode() {
+                    return .failure(
+                        Refusal(text: "the database is in WAL mode, which is not replicated: run \"PRAGMA journal_mode=DELETE\" on it with another VFS"))
+                }
+            }
             if MonotonicTime.now >= deadline {
                 return .failure(Refusal(text: "the database is being written, or has a hot journal (\(outcome))"))
             }

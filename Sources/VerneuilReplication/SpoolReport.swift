@@ -138,8 +138,7 @@ public struct DatabaseReport: Sendable {
             }
             bytes = UInt64(max(0, status.size))
             let file = try Descriptor(database.path, O_RDONLY)
-            let header = try file.read(count: 20, at: 0)
-            if header.starts(with: Array("SQLite format 3\0".utf8)) && header[18...].contains(2) {
+            if try file.isInWALMode() {
                 problems.append("the database is in WAL mode, which is not replicated: set journal_mode=DELETE with another VFS")
             }
             // A crash, until somebody opens the database. Looked at twice: a transaction may just have ended.

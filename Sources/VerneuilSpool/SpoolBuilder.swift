@@ -187,14 +187,24 @@ public struct SpoolBuilder: ~Copyable {
         let age = (now.seconds - state.modified.seconds) * 1_000_000_000 + now.nanoseconds - state.modified.nanoseconds
         if age >= 0 && age < 20_000_000 { return false }
         if try SourceLocks.isBeingWritten(source.fd, path: database.path) { return false }
-        // SQLite file format, 1.3.3: in WAL mode the file alone is no database.
-        let header = try source.read(count: 20, at: 0)
-        if header.starts(with: Array("SQLite format 3\0".utf8)) && header[18...].contains(2) { return false }
+        // In WAL mode the file alone is no database.
+        if try source.isInWALMode() { return false }
         return try !SourceLocks.hasLiveJournal(database.path)
     }
 }
 
+extension Descriptor {
+    /// Whether a database's header says so (SQLite file format, 1.3.3).
+    package borrowing func isInWALMode() throws(SystemError) -> Bool {
+        let header = try read(count: 20, at: 0)
+        return header.starts(with: Array("SQLite format 3\0".utf8)) && header[18...].contains(2)
+    }
+}
+
 extension SpoolDatabase {
+    /// Whether the file at its path is, which is not replicated.
+    package func isInWALMode() throws(SystemError) -> Bool { try Descriptor(path, O_RDONLY).isInWALMode() }
+
     /// Declares the newest snapshot, and all before it, wrong: the next transaction
     /// or builder takes a full one. False where a builder is at work just now: call again later.
     public func distrust() throws(SystemError) -> Bool {

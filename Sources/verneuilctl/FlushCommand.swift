@@ -25,15 +25,19 @@ struct FlushCommand: Tool {
     @Flag(help: "Keep the directory uploaded, until SIGTERM or SIGINT.")
     var watch = false
 
-    @Option(help: ArgumentHelp("With --watch: seconds between two looks at the directory.", valueName: "seconds"))
-    var interval = 1.0
+    @Option(help: ArgumentHelp("With --watch: seconds between two looks at the directory (default: 1).", valueName: "seconds"))
+    var interval: Double?
 
-    @Option(help: ArgumentHelp("With --watch: seconds that the last upload may take.", valueName: "seconds"))
-    var stopTimeout = 20.0
+    @Option(help: ArgumentHelp("With --watch: seconds that the last upload may take (default: 20).", valueName: "seconds"))
+    var stopTimeout: Double?
 
     func validate() throws {
-        guard interval >= 0.05, interval <= 3600 else { throw ValidationError("--interval is 0.05 to 3600 seconds.") }
-        guard stopTimeout >= 0, stopTimeout <= 86_400 else { throw ValidationError("--stop-timeout is 0 to 86400 seconds.") }
+        try Self.refuseEmpty(spoolingDirectory, "<spooling-dir>")
+        if !watch, interval != nil || stopTimeout != nil {
+            throw ValidationError("--interval and --stop-timeout go with --watch.")
+        }
+        guard (0.05...3600).contains(interval ?? 1) else { throw ValidationError("--interval is 0.05 to 3600 seconds.") }
+        guard (0...86_400).contains(stopTimeout ?? 20) else { throw ValidationError("--stop-timeout is 0 to 86400 seconds.") }
     }
 
     func perform(_ context: Context) throws {
@@ -45,7 +49,7 @@ struct FlushCommand: Tool {
         }
         try configuration.setSpoolingDirectory(spoolingDirectory)
         if watch {
-            let watcher = SpoolWatcher(interval: interval, stopTimeout: stopTimeout)
+            let watcher = SpoolWatcher(interval: interval ?? 1, stopTimeout: stopTimeout ?? 20)
             guard let replicator = try Engine(configuration).replicator else { return }
             return try watcher.run(replicator)
         }

@@ -28,10 +28,13 @@ enum Main {
             exit(1)
         } catch {
             // Help, the version, completion scripts: wanted, so on standard output.
-            let isUsage = Verneuilctl.exitCode(for: error) != .success
+            if Verneuilctl.exitCode(for: error) != .success {
+                Terminal.complain(UsageError.describe(error))
+                exit(2)
+            }
             let message = Verneuilctl.fullMessage(for: error)
-            if !message.isEmpty { Terminal.write(message + "\n", to: isUsage ? STDERR_FILENO : STDOUT_FILENO) }
-            exit(isUsage ? 2 : 0)
+            if !message.isEmpty { Terminal.write(message + "\n", to: STDOUT_FILENO) }
+            exit(0)
         }
     }
 }

@@ -33,6 +33,9 @@ struct ManifestCommand: Tool {
     var json = false
 
     func validate() throws {
+        try Self.refuseEmpty(source, "<source>")
+        try Self.refuseEmpty(hostname, "--hostname")
+        try Self.refuseEmpty(out, "--out")
         if hostname != nil, source.contains("://") { throw ValidationError("--hostname goes with a database's path.") }
     }
 

@@ -23,6 +23,11 @@ struct ManifestNameCommand: Tool {
     @Flag(help: "Print a JSON object: host, path, manifest_name.")
     var json = false
 
+    func validate() throws {
+        try Self.refuseEmpty(source, "<source>")
+        try Self.refuseEmpty(hostname, "--hostname")
+    }
+
     func perform(_ context: Context) throws {
         let name = DatabaseName(host: hostname, path: source)
         try Terminal.print(

@@ -38,6 +38,8 @@ struct RestoreCommand: Tool {
     var json = false
 
     func validate() throws {
+        try Self.refuseEmpty(out, "--out")
+        try Self.refuseEmpty(base, "--base")
         if out == nil, base != nil || force || json || integrityCheck {
             throw ValidationError("--base, --force, --integrity-check and --json go with --out.")
         }
@@ -47,6 +49,9 @@ struct RestoreCommand: Tool {
         let engine = try Engine(try context.configuration())
         if out == nil, Terminal.outputIsTerminal {
             throw Failure("a database is binary: send it to a file with --out, or to a pipe")
+        }
+        if let base, try Files.status(base)?.isRegularFile != true {
+            throw Failure("--base \(base): there is no such file; leave the option away, or give an older copy of the database")
         }
         let restore = try engine.restore(try replica.reference())
         let bar = ProgressBar("restoring")

@@ -32,7 +32,11 @@ struct ShellCommand: Tool {
         let configuration = try context.configuration()
         var manifestFile: String?
         defer { if let manifestFile { try? Files.remove(manifestFile) } }
+        let vfs = try findExtension()
         let name: String
+        // What isn't there is said here: the shell would complain, and go on with an empty database.
+        let engine = try Engine(configuration)
+        let manifest = try engine.manifest(reference)
         switch reference {
         case .file(let path):
             name = Files.canonical(path) ?? path
@@ -41,20 +45,29 @@ struct ShellCommand: Tool {
         case .url, .object:
             // The shell opens a copy; what it needs of the chunks still comes from the stores.
             let path = Files.temporaryName(beside: "\(configuration.temporaryDirectory ?? "/var/tmp")/manifest")
-            try Files.writeAtomically(try Engine(configuration).manifest(reference), to: path)
+            try Files.writeAtomically(manifest, to: path)
             manifestFile = path
             name = path
         }
         if let text = global.over(root.global).config { setenv("VERNEUIL_CONFIG", Context.specification(text), 1) }
-        let status = try ChildProcess.run([
-            executable, "-cmd", ".load \(quoted(try findExtension()))",
-            "-cmd", ".open \(quoted("file:\(percentEncoded(name))?vfs=verneuil_snapshot"))", ":memory:",
-        ] + arguments)
+        // A shell that can't open a database has one in memory instead. That has no file: then it ends here.
+        var words = [
+            executable, "-bail", "-cmd", ".load \(quoted(vfs))",
+            "-cmd", ".open \(quoted("file:\(percentEncoded(name))?vfs=verneuil_snapshot"))",
+            "-cmd", "SELECT zeroblob(1 << 40) FROM pragma_database_list WHERE name = 'main' AND file = ''",
+        ]
+        if !arguments.contains(where: { $0 == "-bail" || $0 == "--bail" }) { words += ["-cmd", ".bail off"] }
+        let status = try ChildProcess.run(words + [":memory:"] + arguments)
         if status != 0 { throw ExitCode(status) }
     }
 
     private func findExtension() throws -> String {
-        if let vfs { return Files.canonical(vfs) ?? vfs }
+        if let vfs {
+            guard let path = Files.canonical(vfs), try Files.status(path)?.isRegularFile == true else {
+                throw Failure("--vfs \(vfs): there is no such file; give the path of libverneuil_vfs.so")
+            }
+            return path
+        }
         let name = "libverneuil_vfs.so"
         let directory = Files.directory(of: Files.canonical("/proc/self/exe") ?? CommandLine.arguments[0])
         let candidates = ["\(directory)/\(name)", "\(directory)/../lib/\(name)", "\(directory)/../lib/verneuil/\(name)"]

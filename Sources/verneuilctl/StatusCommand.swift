@@ -38,6 +38,7 @@ struct StatusCommand: Tool {
     var maxLag = 120.0
 
     func validate() throws {
+        try Self.refuseEmpty(spoolingDirectory, "<spooling-dir>")
         guard maxLag >= 0 else { throw ValidationError("--max-lag is a number of seconds, 0 or more.") }
     }
 

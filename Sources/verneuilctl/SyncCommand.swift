@@ -26,15 +26,18 @@ struct SyncCommand: Tool {
         help: "Overwrite the manifest even if another machine with this host name has written it, which then stops: see status.")
     var takeOver = false
 
+    func validate() throws { try Self.refuseEmpty(source, "<source>") }
+
     func perform(_ context: Context) throws {
         var configuration = try context.configurationWithStores()
-        guard let path = Files.canonical(source), try Files.status(path)?.isRegularFile == true else {
-            throw Failure("there is no file \(source)")
-        }
+        let path = try DatabaseFile.check(source)
         // Without a spooling directory of its own, one for this command alone.
         var scratch: String?
         defer { if let scratch { try? Files.removeTree(scratch) } }
         if configuration.spoolingDirectory == nil {
+            if let temporary = configuration.temporaryDirectory, try Files.status(temporary)?.isDirectory != true {
+                throw Failure("tempdir \(temporary) is no directory: make it, or correct the configuration")
+            }
             let directory = Files.temporaryName(beside: "\(configuration.temporaryDirectory ?? "/var/tmp")/verneuil-sync")
             try Files.makeDirectories(directory)
             scratch = directory

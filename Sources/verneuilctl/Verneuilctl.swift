@@ -72,6 +72,9 @@ struct ReplicaOptions: ParsableArguments {
     func validate() throws { try Self.check(manifest, hostname, sourcePath) }
 
     fileprivate static func check(_ manifest: String?, _ hostname: String?, _ sourcePath: String?) throws {
+        try refuseEmpty(manifest, "--manifest")
+        try refuseEmpty(hostname, "--hostname")
+        try refuseEmpty(sourcePath, "--source-path")
         switch (manifest, sourcePath) {
         case (nil, nil): throw ValidationError("Which database? Give --source-path, or --manifest.")
         case (.some, .some): throw ValidationError("--manifest and --source-path exclude each other.")

@@ -112,7 +112,7 @@ extension JSON.Value {
 
 /// The candidate with the smallest edit distance, where that is small for the
 /// word's length; ties go to the first in alphabetical order.
-func nearest(to word: String, among candidates: some Sequence<String>) -> String? {
+package func nearest(to word: String, among candidates: some Sequence<String>) -> String? {
     let bound = max(2, word.count / 3)
     return candidates.sorted()
         .map { (candidate: $0, distance: editDistance(Array(word.unicodeScalars.prefix(64)), Array($0.unicodeScalars))) }

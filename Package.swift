@@ -276,10 +276,17 @@ let package = Package(
             name: "hello-replication",
             dependencies: ["Verneuil", "CSQLite", .product(name: "Logging", package: "swift-log")], path: "Tests/Support/hello-replication",
             swiftSettings: swiftSettings),
+        .executableTarget(
+            name: "observed-replication",
+            dependencies: [
+                "Verneuil", "CSQLite", .product(name: "Logging", package: "swift-log"), .product(name: "Metrics", package: "swift-metrics"),
+                .product(name: "MetricsTestKit", package: "swift-metrics"),
+            ], path: "Tests/Support/observed-replication", swiftSettings: swiftSettings),
         .testTarget(
             name: "VerneuilExtensionTests",
             dependencies: [
                 "ProductSupport", "FormatTestSupport", "TestServers", "VerneuilFormat", "VerneuilSystem", "hello-replication",
+                "observed-replication",
             ],
             swiftSettings: swiftSettings, linkerSettings: zstd),
         // What documents say: their programs are run, their lists compared with the sources.

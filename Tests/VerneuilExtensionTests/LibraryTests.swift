@@ -32,6 +32,21 @@ import Testing
         #expect(here.files("else where/manifests").count == 1)
     }
 
+    /// swift-log and swift-metrics: the program's own handler and factory get what is said, with what it is about.
+    @Test func aProgramsOwnLogHandlerAndMetricsFactoryGetOurMessagesAndFigures() throws {
+        let here = try Workspace()
+        let program = try Program.run([Products.path("observed-replication"), here.path])
+        #expect(program.status == 0 && program.errors.isEmpty, "\(program)")
+        let lines = program.text.split(separator: "\n")
+        let stored = try #require(lines.first { $0.hasPrefix("log|info|verneuil.replication|stored a snapshot|") }, "\(program)")
+        for pair in ["database=\(here.path)/app.db", "store=directory \(here.path)/store", "requests=", "bytes="] {
+            #expect(stored.contains(pair), "\(pair): \(stored)")
+        }
+        #expect(lines.filter { !$0.hasPrefix("log|") } == ["stored: true", "requests: true", "bytes: true", "lag: 0.0"], "\(program)")
+        // Every message is under a label of ours.
+        #expect(lines.filter { $0.hasPrefix("log|") }.allSatisfy { $0.contains(/^log\|[a-z]+\|verneuil\./) }, "\(program)")
+    }
+
     private func manifestName(_ here: Workspace, _ name: String) throws -> String {
         try here.verneuilctl("manifest-name", here.file(name)).text
     }

@@ -1,0 +1,50 @@
+import CSQLite
+import Logging
+import Metrics
+import MetricsTestKit
+import Verneuil
+
+// A program with a log handler and a metrics factory of its own, as LibraryTests wants to see them used: what they get goes to
+// standard output, a line each.
+
+/// Prints the level, the label, the message and the metadata of ours.
+struct Handler: LogHandler {
+    var label: String
+    var logLevel = Logger.Level.info
+    var metadata: Logger.Metadata = [:]
+    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { metadata[key] }
+        set { metadata[key] = newValue }
+    }
+
+    func log(
+        level: Logger.Level, message: Logger.Message, metadata: Logger.Metadata?, source: String, file: String, function: String, line: UInt
+    ) {
+        let pairs = (metadata ?? [:]).sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
+        print("log|\(level)|\(label)|\(message)|\(pairs.joined(separator: ","))")
+    }
+}
+LoggingSystem.bootstrap { Handler(label: $0) }
+let metrics = TestMetrics()
+MetricsSystem.bootstrap(metrics)
+
+let directory = CommandLine.arguments[1]
+var configuration = Configuration()
+configuration.spoolingDirectory = "\(directory)/spool"
+configuration.targets = [.directory(.init(path: "\(directory)/store"))]
+// The gauge is set with each look at the spool.
+configuration.pacing.scanInterval = 1
+try Replication.configure(configuration)
+var db: OpaquePointer?
+sqlite3_open_v2("file:\(directory)/app.db?vfs=verneuil", &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI, nil)
+sqlite3_exec(db, "CREATE TABLE t AS SELECT 1 AS x", nil, nil, nil)
+try await Replication.flush("\(directory)/app.db")
+
+let of = [("database", "\(directory)/app.db"), ("target", "directory \(directory)/store")]
+print("stored:", try metrics.expectCounter("verneuil_snapshots_stored_total", of).totalValue >= 1)
+print("requests:", try metrics.expectCounter("verneuil_upload_requests_total", of).totalValue >= 1)
+print("bytes:", try metrics.expectCounter("verneuil_upload_bytes_total", of).totalValue >= 100)
+let gauge = try metrics.expectGauge("verneuil_replication_lag_seconds", of)
+for _ in 0..<600 where gauge.lastValue == nil { try await Task.sleep(nanoseconds: 100_000_000) }
+print("lag:", gauge.lastValue ?? -1)
+sqlite3_close(db)

@@ -16,6 +16,8 @@ struct BaseWork: ~Copyable {
     /// Bits of an entry's third word.
     static let done: UInt64 = 1
     static let hasBytes: UInt64 = 2
+    /// The chunk is in the table, and nothing is known here.
+    static let isElsewhere: UInt64 = 4
     static let entryBytes = 24
 
     /// - Parameter start: for an epoch whose base is all there is: the file's
@@ -114,7 +116,9 @@ struct BaseWork: ~Copyable {
         var flags = Self.done
         var fingerprint = Chunk.zeroFingerprint
         // Staged in this epoch by a transaction: what we would read is never looked at.
-        if try !hasVersion(table, next) {
+        if try hasVersion(table, next) {
+            flags |= Self.isElsewhere
+        } else {
             let want = Chunk.length(ofChunk: next, databaseLength: length)
             let raw = UnsafeMutableRawBufferPointer(start: buffer, count: want)
             // A file that was cut meanwhile gives a short chunk: the transaction that cut it has it staged, or the end check fails.

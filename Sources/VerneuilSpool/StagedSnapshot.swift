@@ -53,7 +53,7 @@ public final class StagedSnapshot: Sendable {
 
         try Self.scan("\(directory)/base", entryBytes: BaseWork.entryBytes, count: count) { i, p in
             let flags = p.load(fromByteOffset: 16, as: UInt64.self)
-            guard flags & BaseWork.done != 0 else { return }
+            guard flags & BaseWork.done != 0, flags & BaseWork.isElsewhere == 0 else { return }
             have[i] = true
             chunks[i] = Fingerprint(
                 primary: p.load(as: UInt64.self), secondary: p.load(fromByteOffset: 8, as: UInt64.self))

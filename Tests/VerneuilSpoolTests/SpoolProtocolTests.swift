@@ -331,6 +331,15 @@ import VerneuilSystem
         #expect(try bytes(of: try #require(try db.session().snapshot(after: stored))) == db.contents())
     }
 
+    // R6: chunks that were staged before the builder came are in the table alone.
+    @Test func aSnapshotWithoutItsTableIsNone() throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 300_000)
+        try db.commit()
+        _ = try db.build()
+        try Files.remove("\(db.database.directory)/epoch.1/table")
+        #expect(throws: SystemError.self) { try db.session().snapshot() }
+    }
+
     // R10
     @Test func aDamagedChunkIsNotHandedOut() throws {
         let db = try ScratchDatabase(seed: freshSeed(), length: 300_000)

@@ -1,5 +1,6 @@
 import ArgumentParser
 import CVerneuil
+import FormatTestSupport
 import VFSTestSupport
 import VerneuilStore
 import VerneuilSystem
@@ -12,6 +13,7 @@ struct Crash: ParsableCommand {
     @OptionGroup var common: CommonOptions
     @Option(help: "Only every so manyth operation, beginning with a random one.") var stride = 1
     @Option(help: "Only scenarios whose name contains this.") var only = ""
+    @Option(help: "Only so many operations of each scenario, chosen at random; 0: as the other options say.") var deaths = 0
     @Flag(help: "Also those of which there are many of a kind: the pages of a large transaction, the chunks of an upload.")
     var every = false
     @Flag(help: "Print the operations of each scenario instead.") var list = false
@@ -19,7 +21,7 @@ struct Crash: ParsableCommand {
     func run() throws {
         try Preloaded.run(
             "crash-player", common,
-            ["--stride", "\(stride)", "--only", only] + (every ? ["--every"] : []) + (list ? ["--list"] : []))
+            ["--stride", "\(stride)", "--only", only, "--deaths", "\(deaths)"] + (every ? ["--every"] : []) + (list ? ["--list"] : []))
     }
 }
 
@@ -47,6 +49,7 @@ struct CrashPlayer: ParsableCommand {
     @Option var seed: UInt64
     @Option var stride: Int
     @Option var only: String
+    @Option var deaths: Int
     @Flag var every = false
     @Flag var list = false
 
@@ -58,8 +61,11 @@ struct CrashPlayer: ParsableCommand {
         guard FaultIO.isLoaded else { throw Finding("faultio is not preloaded") }
         var figures = Figures()
         var findings: [String] = []
+        var kinds = CrashKinds()
+        var random = SeededGenerator(seed: seed)
         for scenario in CrashScenario.all where only.isEmpty || scenario.name.contains(only) {
             let operations = try record(scenario)
+            kinds.see(operations)
             if list {
                 print("\(scenario.name): \(operations.count) operations\n" + operations.map { "  \($0)" }.joined(separator: "\n"))
                 continue
@@ -67,7 +73,8 @@ struct CrashPlayer: ParsableCommand {
             figures.note("scenarios", 1)
             figures.note("operations", operations.count)
             let chosen = every ? Array(1...operations.count + 1) : thinned(operations)
-            let all = Swift.stride(from: Int(seed % UInt64(stride)), to: chosen.count, by: stride).map { chosen[$0] }
+            var all = Swift.stride(from: Int(seed % UInt64(stride)), to: chosen.count, by: stride).map { chosen[$0] }
+            if deaths > 0 { all = all.shuffled(using: &random).prefix(deaths).sorted() }
             for start in Swift.stride(from: 0, to: all.count, by: Self.width) {
                 var cases: [Case] = []
                 for number in all[start..<min(all.count, start + Self.width)] { cases.append(try Case(self, scenario, number)) }
@@ -80,6 +87,10 @@ struct CrashPlayer: ParsableCommand {
                 }
                 if findings.count > 5 { break }
             }
+        }
+        if only.isEmpty {
+            if let complaint = kinds.complaint { findings.append(complaint) }
+            figures.note("kinds", CrashKinds.known.count)
         }
         if !findings.isEmpty { throw Finding(findings.joined(separator: "\n\n")) }
         Child.report(figures)

@@ -14,6 +14,8 @@ struct CrashJudge {
     let storedBefore: Int64
 
     func judge(seed: UInt64) throws {
+        let away = arena.database(0) + CrashScenario.away
+        if try Files.status(away) != nil { try Files.rename(away, to: arena.database(0)) }
         var log = LedgerLog(Ledger(arena.database(0), in: arena))
         try log.update()
         // Before anybody repairs anything.

@@ -22,7 +22,7 @@ struct CrashScenario {
     }
     private static func open(_ stage: CrashStage) throws { _ = try stage.connection().rows("SELECT count(*) FROM item") }
 
-    static var all: [CrashScenario] { commits + builders + copiers + ends }
+    static var all: [CrashScenario] { commits + builders + copiers + ends + rarities }
 
     private static var commits: [CrashScenario] { [
         CrashScenario(name: "first-commit", operate: { try $0.create() }),
@@ -87,13 +87,16 @@ struct CrashScenario {
         CrashScenario(
             name: "builder-begins-an-epoch",
             setUp: { stage in
-                try created(stage)
+                try stage.create()
+                try stage.connection().rows("CREATE TABLE padding(x); INSERT INTO padding VALUES(randomblob(1300000))")
+                try stage.flush()
                 try stage.strangerCommits()
                 stage.rest()
             },
             operate: { stage in
+                // In slices that are over before they begin: each goes on for a few chunks.
                 while try SpoolBuilder(stage.arena.spooled(stage.ledger.path)).run(
-                    deadline: MonotonicTime.now.advanced(seconds: 0.000_1), isStored: { _, _ in false }) == .more
+                    deadline: MonotonicTime.now, isStored: { _, _ in false }) == .more
                 {}
             }),
         CrashScenario(
@@ -199,4 +202,96 @@ struct CrashScenario {
                 try stage.flush()
             }),
     ] }
+    /// What replication does once in a while.
+    private static var rarities: [CrashScenario] { [
+        CrashScenario(
+            name: "shrink-before-it-is-stored",
+            setUp: { stage in
+                try created(stage)
+                try stage.connection().rows("CREATE TABLE padding(x); INSERT INTO padding VALUES(randomblob(900000))")
+                // The long one waits, ready.
+                try stage.commit()
+                try stage.commit()
+            }, approach: open,
+            operate: { stage in
+                try stage.connection().rows("DROP TABLE padding; VACUUM")
+                for _ in 0..<3 { try stage.commit() }
+                try stage.connection().rows("CREATE TABLE padding(x); INSERT INTO padding VALUES(randomblob(300000))")
+                try stage.flush()
+            }),
+        CrashScenario(
+            name: "retired-and-back",
+            setUp: created,
+            operate: { stage in
+                let path = stage.ledger.path
+                try Files.rename(path, to: path + away)
+                if let failure = stage.replicator.flushAll(timeout: 20).first { throw Finding("flush of all: \(failure.reason)") }
+                try Files.rename(path + away, to: path)
+                try stage.commit()
+                try stage.flush()
+            }),
+        CrashScenario(
+            name: "take-over",
+            setUp: created,
+            operate: { stage in
+                if let reason = stage.replicator.sync(path: stage.ledger.path, timeout: 60, takeOver: true) { throw Finding("sync: \(reason)") }
+            }),
+        CrashScenario(
+            name: "builder-is-disturbed",
+            setUp: { stage in
+                try created(stage)
+                try stage.strangerCommits()
+                stage.rest()
+            },
+            operate: { stage in
+                let builder = try SpoolBuilder(stage.arena.spooled(stage.ledger.path))
+                var isFirst = true
+                var failure: (any Error)?
+                let outcome = try builder.run(deadline: nil) { _, _ in
+                    if isFirst { do { try stage.strangerCommits() } catch { failure = error } }
+                    isFirst = false
+                    return false
+                }
+                if let failure { throw failure }
+                guard outcome == .unsettled else { throw Finding("the builder made \(outcome) of a file that was written") }
+            }),
+        CrashScenario(
+            name: "damaged-control-page",
+            setUp: { stage in
+                try created(stage)
+                // What is stored is of a later epoch than a new page would begin with.
+                for _ in 0..<3 {
+                    try stage.strangerCommits()
+                    try stage.commit()
+                    try stage.flush()
+                }
+                let control = try Descriptor("\(stage.arena.spooled(stage.ledger.path).directory)/control", O_RDWR)
+                try control.write([0xFF, 0xFE], at: 40)
+            }, approach: { $0.rest() },
+            operate: { stage in
+                try stage.commit()
+                try stage.flush()
+            }),
+        CrashScenario(
+            name: "sweep",
+            setUp: { stage in
+                try created(stage)
+                stage.rest()
+                // What processes that died have left: no process has a number above PID_MAX_LIMIT, 4194304.
+                let spool = stage.arena.spool
+                let database = try stage.arena.spooled(stage.ledger.path)
+                let dead = ".tmp.4194305.1"
+                for name in ["\(dead)", "target.x.new"] { try Files.writeAtomically([1], to: "\(database.directory)/\(name)") }
+                try Files.writeAtomically([1], to: "\(spool.boot)/manifests/\(dead)")
+                try Files.makeDirectories("\(Files.directory(of: database.directory))/\(dead)/epoch.1")
+                try Files.makeDirectories("\(database.directory)/epoch.901")
+                for name in ["table", "pool"] { try Files.writeAtomically([1], to: "\(database.directory)/epoch.901/\(name)") }
+            },
+            operate: { stage in
+                if let failure = stage.replicator.flushAll(timeout: 20).first { throw Finding("flush of all: \(failure.reason)") }
+            }),
+    ] }
+
+    /// Where a database is for a while, under another name.
+    static let away = ".away"
 }

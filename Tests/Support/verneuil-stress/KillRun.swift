@@ -169,8 +169,9 @@ final class KillRun {
 
     /// P2: every state that was ever restored is in the chain of what was committed.
     private func prove(_ connection: Connection) throws {
-        try log.update()
+        // First what was seen, then what was attempted by then: a writer that commits in between has the other order.
         let states = try reader.take()
+        try log.update()
         for state in states {
             guard log.attempted.contains(state) else { throw Finding("P2: restored \(state), which nobody committed") }
             let live = try connection.rows("SELECT hex(tip) FROM chain WHERE n=\(state.commit)")

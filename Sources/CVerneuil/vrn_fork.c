@@ -6,7 +6,7 @@
 // needs one of them hangs in the middle of the application's call.
 //
 // So fork waits until no thread of ours runs Swift: each stands at a gate where
-// it waits anyway (for a lock, a disk, a server), and passes only while nobody
+// it waits anyway (for a lock, a disk, a server) or looks whether it should, and passes only while nobody
 // forks. That takes as long as the longest piece of work between two waits,
 // parts of a millisecond on an idle machine; never longer than a second, since
 // an application whose fork hangs is worse off than one whose child does.
@@ -25,7 +25,8 @@ static int handlers_error;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t left, opened;
 // Threads of ours at work, and threads that want to fork.
-static int inside, forking;
+static int inside;
+int vrn_forking;
 static void (*caller)(void);
 
 // Of the calling thread.
@@ -56,12 +57,15 @@ static struct timespec deadline(void) {
   return t;
 }
 
+// Written under the mutex, read without it by vrn_gate_poll.
+static void set_forking(int n) { __atomic_store_n(&vrn_forking, n, __ATOMIC_RELAXED); }
+
 static void before_fork(void) {
   struct timespec end = deadline();
   // A thread of ours that forks (a log handler may) doesn't wait for itself.
   int own = place == INSIDE;
   pthread_mutex_lock(&mutex);
-  forking++;
+  set_forking(vrn_forking + 1);
   if (caller != 0 && inside > own) {
     pthread_mutex_unlock(&mutex);
     caller();
@@ -74,7 +78,8 @@ static void before_fork(void) {
 
 static void after_fork_in_parent(void) {
   vrn_file_after_fork_in_parent();
-  if (--forking == 0)
+  set_forking(vrn_forking - 1);
+  if (vrn_forking == 0)
     pthread_cond_broadcast(&opened);
   pthread_mutex_unlock(&mutex);
 }
@@ -82,7 +87,7 @@ static void after_fork_in_parent(void) {
 static void after_fork_in_child(void) {
   vrn_file_after_fork_in_child();
   inside = place == INSIDE;
-  forking = 0;
+  set_forking(0);
   // Threads that only the parent has wait for these.
   make_conditions();
   pthread_mutex_unlock(&mutex);
@@ -106,7 +111,7 @@ void vrn_gate_set_caller(void (*call)(void)) {
 
 static void go_in(void) {
   pthread_mutex_lock(&mutex);
-  while (forking > 0)
+  while (vrn_forking > 0)
     pthread_cond_wait(&opened, &mutex);
   inside++;
   pthread_mutex_unlock(&mutex);
@@ -116,7 +121,7 @@ static void go_in(void) {
 static void go_out(int to) {
   pthread_mutex_lock(&mutex);
   inside--;
-  if (forking > 0)
+  if (vrn_forking > 0)
     pthread_cond_broadcast(&left);
   pthread_mutex_unlock(&mutex);
   place = to;
@@ -147,8 +152,6 @@ void vrn_gate_enter(void) {
 }
 
 void vrn_gate_pass(void) {
-  if (place == INSIDE && __atomic_load_n(&forking, __ATOMIC_RELAXED) > 0) {
-    vrn_gate_leave();
-    vrn_gate_enter();
-  }
+  vrn_gate_leave();
+  vrn_gate_enter();
 }

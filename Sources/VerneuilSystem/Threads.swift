@@ -28,6 +28,7 @@ public final class Lock: @unchecked Sendable {
     }
 
     @inline(__always) public func lock() {
+        vrn_gate_poll()
         if pthread_mutex_trylock(mutex) != 0 { waitToLock() }
     }
     @inline(never) private func waitToLock() {
@@ -102,7 +103,7 @@ public enum Threads {
     }
 
     /// For long work that waits for nothing: whoever wants to fork gets the chance.
-    public static func passGate() { vrn_gate_pass() }
+    public static func passGate() { vrn_gate_poll() }
 
     /// Runs `body` on a thread of its own, detached, with all signals blocked:
     /// the host's signal handlers never run on our threads. The process doesn't fork

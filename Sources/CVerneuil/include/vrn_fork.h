@@ -11,8 +11,15 @@ void vrn_gate_quit(void);
 /// No Swift in between. On threads that have not joined these do nothing.
 void vrn_gate_leave(void);
 void vrn_gate_enter(void);
-/// Both, where somebody waits for it: for long work that never waits itself.
+
+/// A place at which a thread of ours may stand while the process forks, in loops that wait for nothing: before every lock
+/// and what reads and writes files.
+extern int vrn_forking;
 void vrn_gate_pass(void);
+static inline void vrn_gate_poll(void) {
+  if (__builtin_expect(__atomic_load_n(&vrn_forking, __ATOMIC_RELAXED) != 0, 0))
+    vrn_gate_pass();
+}
 
 /// `call` is made by the thread that forks, before it waits for ours: it has
 /// threads that wait in code of others pass through the gate.

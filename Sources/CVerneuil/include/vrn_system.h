@@ -60,6 +60,7 @@ static inline void vrn_set_errno(int e) { errno = e; }
 /// in the host must not write into a database.
 static inline int vrn_open(const char *path, int flags, unsigned mode) {
   int fd;
+  vrn_gate_poll();
   do {
     fd = open(path, flags | O_CLOEXEC, (mode_t)mode);
   } while (fd < 0 && errno == EINTR);
@@ -104,9 +105,11 @@ static inline int vrn_openat(int dir, const char *path, int flags, unsigned mode
 /// Not retried: after EINTR, Linux has closed the descriptor already.
 static inline int vrn_close(int fd) { return close(fd) < 0 ? -errno : 0; }
 static inline ssize_t vrn_pread(int fd, void *p, size_t n, int64_t off) {
+  vrn_gate_poll();
   VRN_RETRY(ssize_t, pread(fd, p, n, (off_t)off));
 }
 static inline ssize_t vrn_pwrite(int fd, const void *p, size_t n, int64_t off) {
+  vrn_gate_poll();
   VRN_RETRY(ssize_t, pwrite(fd, p, n, (off_t)off));
 }
 static inline ssize_t vrn_read(int fd, void *p, size_t n) { VRN_RETRY(ssize_t, read(fd, p, n)); }

@@ -75,11 +75,13 @@ public enum Body {
         // can't ask for more. One that says how long it is may lie, so it isn't asked.
         let limit = max(0, limit)
         var capacity = min(limit, max(Chunk.size, 8 * body.count))
+        guard let context = Decompressor.take() else { throw FormatError("zstd frame", "there is no memory to decompress it") }
+        defer { Decompressor.giveBack(context) }
         while true {
             var code = 0
             let content = body.withUnsafeBytes { body in
                 [UInt8](unsafeUninitializedCapacity: capacity) { buffer, initialized in
-                    code = ZSTD_decompress(buffer.baseAddress, capacity, body.baseAddress, body.count)
+                    code = ZSTD_decompressDCtx(context, buffer.baseAddress, capacity, body.baseAddress, body.count)
                     initialized = ZSTD_isError(code) != 0 ? 0 : code
                 }
             }

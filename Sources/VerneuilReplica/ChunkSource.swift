@@ -53,7 +53,8 @@ public final class ChunkSource: @unchecked Sendable {
         self.caches = caches
         self.stores = stores
         self.parallelism = max(1, parallelism)
-        workers = Workers(limit: min(max(Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))), 2), 8))
+        // More than processors: they also wait for disks, and for processors that others use.
+        workers = Workers(limit: min(max(2 * Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))), 4), 16))
     }
 
     // MARK: Chunks

@@ -80,15 +80,16 @@ public struct Restore: Sendable {
         // Under the lock:
         var outstanding = 0
         var written: UInt64 = 0
-        /// Chunks that are in their place, and are still to be read back.
+        /// Chunks that were in their place before anything was fetched, and are still to be read back.
         var unread: [Int] = []
         var failure: ReplicaError?
 
         func fail(_ error: ReplicaError) { lock.withLock { failure = failure ?? error } }
     }
 
-    /// Fetches what is missing. While it waits for that, it reads back what is
-    /// there: each place in the file is written once, so that what is found good stays good.
+    /// Fetches what is missing. What is written is read back at once, by the thread that wrote it, while its memory is still
+    /// in the processor's cache: each place in the file is written once, so that what is found good stays good. What was there before is
+    /// read back while this thread waits.
     private func fetch(
         _ work: inout RestoreWork, to file: borrowing Descriptor, _ options: Options
     ) throws(ReplicaError) {
@@ -127,13 +128,14 @@ public struct Restore: Sendable {
             let first = group[0]
             source.start(
                 ChunkSource.Request(manifest.chunks[first], length: length(first), priority: .ahead) { fetched in
-                    let result = fetched.flatMap { bytes in Self.write(bytes, to: fd, at: group, path) }
+                    let result = fetched.flatMap { bytes in
+                        let written = Self.write(bytes, to: fd, at: group, path)
+                        return verify ? written.flatMap { Self.compare(bytes, with: fd, at: group, path, $0) } : written
+                    }
                     flow.lock.lock()
                     flow.outstanding -= 1
                     switch result {
-                    case .success(let count):
-                        flow.written += UInt64(count)
-                        if verify { flow.unread += group }
+                    case .success(let count): flow.written += UInt64(count)
                     case .failure(let error): flow.failure = flow.failure ?? error
                     }
                     flow.lock.signal()
@@ -169,6 +171,41 @@ public struct Restore: Sendable {
     }
 
     /// Checks what was written where, not only what was fetched.
+    /// - Returns: `count`, where it is the same.
+    private static func compare(
+        _ bytes: [UInt8], with fd: Int32, at places: [Int], _ path: String, _ count: Int
+    ) -> Result<Int, ReplicaError> {
+        withUnsafeTemporaryAllocation(byteCount: bytes.count, alignment: 16) { found in
+            for place in places {
+                let offset = Int64(place) * Int64(Chunk.size)
+                var done = 0
+                while done < bytes.count {
+                    let rest = UnsafeMutableRawBufferPointer(rebasing: found[done...])
+                    let got = vrn_pread(fd, rest.baseAddress, rest.count, offset + Int64(done))
+                    if got < 0 { return .failure(.system(SystemError("pread", path, Int32(-got)))) }
+                    if got == 0 { break }
+                    done += got
+                }
+                let found = UnsafeRawBufferPointer(rebasing: found[..<done])
+                let expected: Fingerprint? = bytes.withUnsafeBytes { bytes in
+                    guard let a = bytes.baseAddress, let b = found.baseAddress, found.count == bytes.count, memcmp(a, b, bytes.count) == 0
+                    else { return Chunk.fingerprint(bytes) }
+                    return nil
+                }
+                if let expected { return .failure(Self.differs(place, path, found: Chunk.fingerprint(found), expected)) }
+            }
+            return .success(count)
+        }
+    }
+
+    private static func differs(_ i: Int, _ path: String, found: Fingerprint, _ expected: Fingerprint) -> ReplicaError {
+        .format(
+            FormatError(
+                "\(path), bytes from \(i * Chunk.size) on",
+                "read back with the fingerprint \(found.chunkName), not \(expected.chunkName)"))
+    }
+
+    /// The same of a chunk that wasn't fetched.
     private func readBack(
         _ i: Int, _ file: borrowing Descriptor, _ buffer: UnsafeMutableRawBufferPointer, _ flow: Flow
     ) {
@@ -177,11 +214,7 @@ public struct Restore: Sendable {
             let count = try file.read(into: part, at: Int64(i) * Int64(Chunk.size))
             let found = Chunk.fingerprint(UnsafeRawBufferPointer(rebasing: part[..<count]))
             guard found != manifest.chunks[i] else { return }
-            flow.fail(
-                .format(
-                    FormatError(
-                        "\(file.path), bytes from \(i * Chunk.size) on",
-                        "read back with the fingerprint \(found.chunkName), not \(manifest.chunks[i].chunkName)")))
+            flow.fail(Self.differs(i, file.path, found: found, manifest.chunks[i]))
         } catch {
             flow.fail(.system(error))
         }

@@ -72,6 +72,38 @@ import VerneuilSystem
         #expect(try scratch.list() == ["out"])
     }
 
+    /// Chunks that come from elsewhere are there before anything is fetched; one of them is spoiled by a disk that doesn't keep what it got.
+    @Test(arguments: [true, false])
+    func whatTheDiskDidNotKeepIsFoundWhenItIsReadBack(verify: Bool) throws {
+        var bytes = database(chunks: 30)
+        try scratch.write(bytes, to: "base")
+        bytes[bytes.count - 1] = 10
+        let restore = Restore(try stored(bytes), from: source)
+        var options = Restore.Options()
+        options.base = scratch.file("base")
+        options.verify = verify
+        var isSpoiled = false
+        options.progress = { [store, scratch] _ in
+            // The last chunk is fetched, and waited for; the others are read back meanwhile, from the end on.
+            if !isSpoiled, let file = FileHandle(forUpdatingAtPath: scratch.file("out.partial")) {
+                isSpoiled = true
+                file.seek(toFileOffset: 65_536)
+                file.write(Data("spoiled".utf8))
+                try? file.close()
+            }
+            store.release()
+        }
+        store.setFault { _ in .hang }
+        let message = failure { _ = try restore.write(to: scratch.file("out"), options: options) }
+        #expect(isSpoiled)
+        if verify {
+            #expect(message.contains("bytes from 65536 on") && message.contains("read back"), "\(message)")
+            #expect(try !scratch.list().contains("out"))
+        } else {
+            #expect(message == "no error")
+        }
+    }
+
     @Test func zerosAreHolesAndEqualChunksAreFetchedOnce() throws {
         var bytes = [UInt8](repeating: 0, count: 1000 * Chunk.size)
         for i in stride(from: 0, to: bytes.count, by: 100 * Chunk.size) { bytes[i] = 1 }

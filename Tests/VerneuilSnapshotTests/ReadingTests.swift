@@ -206,6 +206,7 @@ extension SnapshotVFSTests {
             usleep(100_000)
             // Two a lookup, those that are loaded first, twice as many guessed, and a few for accidental neighbours.
             let requests = source.store.takeLog().count
+            print("\(requests) requests for 40 lookups")
             #expect(requests < 80 + 35 + 68 + 80, "\(requests) requests for 40 lookups")
         }
 

@@ -142,7 +142,7 @@ final class DatabaseCopier: @unchecked Sendable {
         let age = now.seconds(since: since)
         var copied = best
         for (target, point) in stored where point < best {
-            if let claim = target.claim, age < claim { copied = min(copied, point) }
+            if let claim = target.claim(records[target.target.identifier]), age < claim { copied = min(copied, point) }
         }
         var everywhere = stored.map(\.1).min() ?? .none
         // Other programs may have other targets: those count while somebody tries.

@@ -21,6 +21,7 @@ final class TargetCopier: @unchecked Sendable {
     private let metrics: TargetMetrics
     private let recent = RecentChunks()
     private let fence: ManifestFence
+    private let pacing: PassPacing
 
     // Used by the pass alone.
     private var isPrepared = false
@@ -31,9 +32,10 @@ final class TargetCopier: @unchecked Sendable {
     private let lock = Lock()
     private var isPassing = false
     private var flushes = 0
-    private var lastPass: MonotonicTime?
-    private var lastManifest: MonotonicTime?
-    private var failures = 0
+    /// When this process looked last, whether or not there was anything to send.
+    private var lastLook: MonotonicTime?
+    /// A record that the spool couldn't be given; nil: it has all there is to know.
+    private var unwritten: TargetRecord?
     private var repeats = false
     private var hurrySeen: (at: MonotonicTime, value: Bool)?
     private var patience = TargetCopier.grace
@@ -52,6 +54,7 @@ final class TargetCopier: @unchecked Sendable {
         logger = copier.replicator.logger
         metrics = TargetMetrics(database: copier.database.path, target: target.store.name)
         fence = ManifestFence(database, target, key: copier.manifestName, logger: logger)
+        pacing = PassPacing(passInterval: options.passInterval, manifestInterval: options.manifestInterval)
     }
 
     enum Outcome {
@@ -63,11 +66,15 @@ final class TargetCopier: @unchecked Sendable {
         case gone
         /// Commits overwrote the snapshot while it was on its way.
         case overtaken
+        /// For this many seconds, because of what another process sent, or failed to.
+        case tooEarly(Double)
         case failed(String, isFinal: Bool)
     }
 
     /// Seconds for which producers are asked to wait for this target; nil: not at all, since it failed the last time.
-    var claim: Double? { lock.withLock { failures == 0 ? patience : nil } }
+    func claim(_ record: TargetRecord?) -> Double? {
+        lock.withLock { record?.failures ?? 0 == 0 && unwritten == nil ? patience : nil }
+    }
 
     /// Nothing is known to be there any more: all of it is uploaded again, even if nothing is committed.
     func forget() {
@@ -81,13 +88,9 @@ final class TargetCopier: @unchecked Sendable {
 
     /// Answers after how many seconds another one is wanted; nil: when something happens.
     func backgroundPass() -> Double? {
-        let wait = lock.withLock { () -> Double in
-            let now = MonotonicTime.now
-            return max(
-                lastPass.map { options.passInterval - now.seconds(since: $0) } ?? 0,
-                lastManifest.map { options.manifestInterval - now.seconds(since: $0) } ?? 0)
-        }
-        if wait > 0.005 { return wait }
+        let looked = lock.withLock { lastLook.map { options.passInterval - MonotonicTime.now.seconds(since: $0) } ?? 0 }
+        let wait = max(looked, self.wait(database.targetRecord(target.identifier)))
+        if wait > Self.momentary { return wait }
         switch pass(.background) {
         case .stored: return options.manifestInterval
         case .nothingNew:
@@ -95,22 +98,30 @@ final class TargetCopier: @unchecked Sendable {
             // Somebody else's commits are not told to who holds the lock for another target's sake.
             return copier.isHeld ? min(due ?? 1, 1) : due
         case .overtaken: return options.passInterval
+        case .tooEarly(let seconds): return seconds
         case .busy: return 1
         case .gone: return nil
-        case .failed(let reason, let isFinal):
+        case .failed(let reason, _):
             logger.warning(
                 "replication failed; it will be tried again",
                 metadata: ["database": "\(database.path)", "store": "\(target.store.name)", "reason": "\(reason)"])
-            let count = isFinal ? 6 : lock.withLock { failures }
-            return min(60, options.manifestInterval * Double(1 << min(count, 6))) * Double.random(in: 0.75...1)
+            return max(options.passInterval, self.wait(database.targetRecord(target.identifier)))
         }
+    }
+
+    /// Pauses that aren't worth a thread's waking up, in seconds.
+    private static let momentary = 0.005
+
+    private func wait(_ record: TargetRecord?) -> Double {
+        let now = MonotonicTime.now
+        return max(record.map { pacing.wait($0, at: now) } ?? 0, lock.withLock { unwritten.map { pacing.wait($0, at: now) } ?? 0 })
     }
 
     func pass(_ urgency: Urgency) -> Outcome {
         let mayPass = lock.withLock { () -> Bool in
             if isPassing { return false }
             isPassing = true
-            lastPass = MonotonicTime.now
+            lastLook = MonotonicTime.now
             return true
         }
         guard mayPass else { return .busy }
@@ -123,17 +134,28 @@ final class TargetCopier: @unchecked Sendable {
         do throws(SystemError) {
             return try copier.withSession { (session) throws(SystemError) in try pass(session, urgency) }
         } catch {
-            lock.withLock { failures += 1 }
+            let known = database.targetRecord(target.identifier) ?? TargetRecord(name: target.store.name)
+            lock.withLock {
+                var record = unwritten ?? known
+                record.failures += 1
+                record.lastFailure = MonotonicTime.now
+                unwritten = record
+            }
             return .failed("\(error)", isFinal: false)
         }
     }
 
     private func pass(_ session: SpoolCopierSession, _ urgency: Urgency) throws(SystemError) -> Outcome {
-        record = database.targetRecord(target.identifier) ?? TargetRecord(name: target.store.name)
+        let known = database.targetRecord(target.identifier)
+        // Another process may have sent something since this one looked, before it had the lock.
+        let wait = urgency == .background ? wait(known) : 0
+        if wait > Self.momentary { return .tooEarly(wait) }
+        record = known ?? TargetRecord(name: target.store.name)
         // The one that was stored is due once more, or a newer one; never an older one (S7).
         let isRepeat = lock.withLock { repeats } || database.isTakeoverRequested(target.identifier)
         guard let snapshot = try session.snapshot(after: isRepeat ? record.stored.predecessor : record.stored) else {
             try copier.noteProgress(session)
+            lock.withLock { unwritten = nil }
             return .nothingNew
         }
         let began = MonotonicTime.now
@@ -173,14 +195,14 @@ final class TargetCopier: @unchecked Sendable {
     }
 
     private func didStore(_ snapshot: StagedSnapshot, _ upload: SnapshotUpload, _ began: MonotonicTime) {
+        let now = MonotonicTime.now
         record.stored = snapshot.point
         record.lastSuccess = timestamp()
         record.failures = 0
+        record.lastPass = now
+        record.lastManifest = now
         save()
-        let now = MonotonicTime.now
         lock.withLock {
-            lastManifest = now
-            failures = 0
             repeats = false
             patience = Self.grace
         }
@@ -220,28 +242,32 @@ final class TargetCopier: @unchecked Sendable {
             noteVanished("\(failure)")
         }
         let reason = "\(failure)"
-        let isNew = record.error != reason || timestamp() &- record.lastError > 10_000_000_000
         record.error = reason
         record.lastError = timestamp()
         record.failures += 1
-        if isNew || record.failures < 5 { save() }
-        lock.withLock { failures += 1 }
+        record.lastPass = MonotonicTime.now
+        record.lastFailure = record.lastPass
+        save()
         metrics.failures.increment()
         try copier.noteProgress(session)
         return .failed(reason, isFinal: failure is ManifestFence.Fenced)
     }
 
     private func overtaken() -> Outcome {
-        lock.withLock {
-            failures = 0
-            patience = min(patience * 2, Self.longestGrace)
-        }
+        record.failures = 0
+        record.lastPass = MonotonicTime.now
+        save()
+        lock.withLock { patience = min(patience * 2, Self.longestGrace) }
         return .overtaken
     }
 
     private func save() {
-        do throws(SystemError) { try database.setTargetRecord(target.identifier, record) } catch {
+        do throws(SystemError) {
+            try database.setTargetRecord(target.identifier, record)
+            lock.withLock { unwritten = nil }
+        } catch {
             replicator.noteFailure(database, error)
+            lock.withLock { unwritten = record }
         }
     }
 
@@ -350,6 +376,7 @@ final class TargetCopier: @unchecked Sendable {
             case .busy:
                 lastReason = "another copier is at work"
                 waitForPass()
+            case .tooEarly: usleep(20_000)
             case .overtaken: lastReason = "commits came faster than they were stored"
             case .failed(let reason, let isFinal):
                 lastReason = reason

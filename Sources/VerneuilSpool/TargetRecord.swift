@@ -27,6 +27,13 @@ public struct TargetRecord: Sendable, Equatable {
     public var lastError: UInt64 = 0
     /// Passes that failed since the last one that did not.
     public var failures = 0
+    /// When a pass that had something to send ended, when one stored a manifest, and when one failed, by the clock that
+    /// all processes of this boot share; nil: none did. What is sent when obeys them, whichever process passes.
+    public var lastPass: MonotonicTime?
+    /// See ``lastPass``.
+    public var lastManifest: MonotonicTime?
+    /// See ``lastPass``.
+    public var lastFailure: MonotonicTime?
     /// Chunks sent since this machine started, and their bytes as sent.
     public var sentChunks = 0
     public var sentBytes = 0
@@ -59,6 +66,9 @@ public struct TargetRecord: Sendable, Equatable {
                 lastError = number(0)
                 error = String(value.split(separator: " ", maxSplits: 1).dropFirst().first ?? "")
             case "failures": failures = count(0)
+            case "paced":
+                let times = (0..<3).map { number($0) == 0 ? nil : MonotonicTime(nanoseconds: number($0)) }
+                (lastPass, lastManifest, lastFailure) = (times[0], times[1], times[2])
             case "sent":
                 sentChunks = count(0)
                 sentBytes = count(1)
@@ -76,6 +86,8 @@ public struct TargetRecord: Sendable, Equatable {
         var out = "name \(line(name))\nstored \(stored.epoch) \(stored.sequence)\nsuccess \(lastSuccess)\n"
         if !error.isEmpty { out += "error \(lastError) \(line(error))\n" }
         out += "failures \(failures)\nsent \(sentChunks) \(sentBytes)\n"
+        let paced = [lastPass, lastManifest, lastFailure].map { $0?.nanoseconds ?? 0 }
+        out += "paced \(paced[0]) \(paced[1]) \(paced[2])\n"
         if let progress { out += "progress \(progress.done) \(progress.total) \(progress.at)\n" }
         if !fencedBy.isEmpty { out += "fenced \(line(fencedBy))\n" }
         if isUnguarded { out += "unguarded yes\n" }

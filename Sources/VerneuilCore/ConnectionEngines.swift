@@ -13,8 +13,8 @@ import VerneuilVFS
 /// Safe from any thread.
 final class ConnectionEngines: @unchecked Sendable {
     /// A forked child has its own: the parent's lock may be held by a thread that the child hasn't got.
-    private static let processLocal = ProcessLocal { ConnectionEngines() }
-    static var shared: ConnectionEngines { processLocal.value }
+    private static let processLocal = ProcessLocal<ConnectionEngines>()
+    static var shared: ConnectionEngines { processLocal.value { ConnectionEngines() } }
 
     /// Each has a copier's and a builder's thread once it has something to do.
     static let most = 256
@@ -33,7 +33,7 @@ final class ConnectionEngines: @unchecked Sendable {
                 throw ConnectionRefusal(error.description)
             }
             if purpose == .replication { lock.withLock { byPath[path] = engine } }
-            return ConnectionSettings.Answer(replicator: engine.replicator, replicas: engine.registry.value)
+            return ConnectionSettings.Answer(replicator: engine.replicator, replicas: engine.registry)
         }
     }
 

@@ -22,7 +22,8 @@ public final class Engine: Sendable {
     /// nil where replication is off.
     public let replicator: Replicator?
     /// Replicas that connections with settings of their own have open.
-    let registry: ProcessLocal<ReplicaRegistry>
+    var registry: ReplicaRegistry { registries.value { ReplicaRegistry(replicas) } }
+    private let registries = ProcessLocal<ReplicaRegistry>()
 
     /// - Throws: where a target can't be set up: one left out in silence would be a missing backup.
     public init(_ configuration: Configuration) throws(ConfigurationError) {
@@ -33,11 +34,9 @@ public final class Engine: Sendable {
             SpoolDirectory($0, permissions: configuration.spoolingDirectoryPermissions)
         }
         self.stores = stores
-        let environment = ReplicaEnvironment(
+        replicas = ReplicaEnvironment(
             caches: caches, stores: stores, policy: configuration.snapshotLoading,
             tempDirectory: configuration.temporaryDirectory, tap: { spool?.tap($0) })
-        replicas = environment
-        registry = ProcessLocal { ReplicaRegistry(environment) }
         let publish: @Sendable (Fingerprint, [UInt8]) -> Void = { fingerprint, bytes in
             for cache in caches where !cache.isReadOnly { cache.publish(fingerprint, bytes) }
         }

@@ -76,12 +76,19 @@ public final class ReplicaRegistry: @unchecked Sendable {
 /// The configuration of this process, which may be replaced: replicas that are
 /// open then keep theirs.
 public enum Replicas {
-    /// A retained `ProcessLocal<ReplicaRegistry>`. An atomic and no lock: a child
+    /// A retained `Configured`. An atomic and no lock: a child
     /// that is forked while another thread holds a lock would wait for it for ever.
     private static let current = Atomic<UInt>(local(ReplicaEnvironment()))
 
     private static func local(_ environment: ReplicaEnvironment) -> UInt {
-        UInt(bitPattern: Unmanaged.passRetained(ProcessLocal { ReplicaRegistry(environment) }).toOpaque())
+        UInt(bitPattern: Unmanaged.passRetained(Configured(environment)).toOpaque())
+    }
+
+    private final class Configured: Sendable {
+        private let environment: ReplicaEnvironment
+        private let local = ProcessLocal<ReplicaRegistry>()
+        init(_ environment: ReplicaEnvironment) { self.environment = environment }
+        var registry: ReplicaRegistry { local.value { ReplicaRegistry(environment) } }
     }
 
     /// Replaces the configuration. Safe from any thread.
@@ -94,6 +101,6 @@ public enum Replicas {
     public static var registry: ReplicaRegistry {
         let bits = current.load(ordering: .acquiring)
         guard let pointer = UnsafeRawPointer(bitPattern: bits) else { return ReplicaRegistry(ReplicaEnvironment()) }
-        return Unmanaged<ProcessLocal<ReplicaRegistry>>.fromOpaque(pointer).takeUnretainedValue().value
+        return Unmanaged<Configured>.fromOpaque(pointer).takeUnretainedValue().registry
     }
 }

@@ -77,7 +77,8 @@ public final class Replicator: @unchecked Sendable {
         let failures = Lock()
         var lastFailure: [SystemError: MonotonicTime] = [:]
     }
-    private let process = ProcessLocal { ProcessState() }
+    private let local = ProcessLocal<ProcessState>()
+    private var process: ProcessState { local.value { ProcessState() } }
 
     public init(
         spool: SpoolDirectory, targets: [ReplicationTarget], options: ReplicationOptions = ReplicationOptions(),
@@ -99,7 +100,7 @@ public final class Replicator: @unchecked Sendable {
     }
 
     private func producer(_ database: SpoolDatabase) -> SpoolProducer {
-        let process = process.value
+        let process = self.process
         return process.registry.withLock {
             if !process.isPrepared {
                 process.isPrepared = true
@@ -118,7 +119,7 @@ public final class Replicator: @unchecked Sendable {
     /// A tracker that `producer` was given to is gone. With the last one the producer goes, too: an application that
     /// opens one database after the other must not run out of descriptors by our doing.
     func release(_ producer: SpoolProducer) {
-        let process = process.value
+        let process = self.process
         process.registry.withLock {
             // In a forked child, those of the parent aren't known.
             guard let entry = process.producers[producer.database], entry.producer === producer else { return }
@@ -127,7 +128,7 @@ public final class Replicator: @unchecked Sendable {
     }
 
     var copyEngine: CopyEngine {
-        let process = process.value
+        let process = self.process
         return process.registry.withLock {
             if let engine = process.engine { return engine }
             let made = CopyEngine(self)
@@ -186,7 +187,7 @@ public final class Replicator: @unchecked Sendable {
     }
 
     func noteFailure(_ database: SpoolDatabase, _ error: SystemError) {
-        let process = process.value
+        let process = self.process
         let isNews = process.failures.withLock {
             // The same trouble at each commit is told once a minute.
             let now = MonotonicTime.now

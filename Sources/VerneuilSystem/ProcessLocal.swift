@@ -1,12 +1,16 @@
 import CVerneuil
 import Synchronization
 
-/// A value that each process makes for itself, on first use. After fork(2) the
-/// parent's value is no good to the child: its threads are gone, its locks may
-/// be held by them for ever. The child gets a new one without looking into the
-/// old, which is leaked.
+/// A value that belongs to one process: made on first use, and made afresh in a
+/// child of fork(2). The parent's is no good to the child: its threads are gone,
+/// its locks may be held by them for ever, its destructors may wait for them or
+/// assert. It is leaked there, without a look into it.
+///
+/// One thread makes it while others wait. The lock for that is the maker's pid,
+/// so that a child forked in the middle finds the lock of another process, which is free.
+/// Safe from any thread.
 package final class ProcessLocal<Value: AnyObject & Sendable>: Sendable {
-    private final class Box {
+    private final class Owned: Sendable {
         let process: pid_t
         let value: Value
         init(_ process: pid_t, _ value: Value) {
@@ -15,29 +19,43 @@ package final class ProcessLocal<Value: AnyObject & Sendable>: Sendable {
         }
     }
 
-    private let box = Atomic<UInt>(0)
-    private let make: @Sendable () -> Value
+    /// Address of a retained `Owned`, or 0.
+    private let published = Atomic<UInt>(0)
+    private let maker = Atomic<Int32>(0)
 
-    package init(_ make: @escaping @Sendable () -> Value) {
-        self.make = make
+    package init() {}
+
+    /// This process's value, if it has been made.
+    package var existing: Value? {
+        guard let owned = UnsafeRawPointer(bitPattern: published.load(ordering: .acquiring)) else { return nil }
+        let current = Unmanaged<Owned>.fromOpaque(owned).takeUnretainedValue()
+        return current.process == getpid() ? current.value : nil
     }
 
-    /// Where two threads ask first, one's value is dropped at once: `make` must do no more than make.
-    package var value: Value {
+    /// This process's value, made by `make` where there is none.
+    package func value<E: Error>(_ make: () throws(E) -> Value) throws(E) -> Value {
+        if let existing { return existing }
         let process = getpid()
-        var found = box.load(ordering: .acquiring)
         while true {
-            if let pointer = UnsafeRawPointer(bitPattern: found) {
-                let current = Unmanaged<Box>.fromOpaque(pointer).takeUnretainedValue()
-                if current.process == process { return current.value }
+            let holder = maker.load(ordering: .relaxed)
+            if holder == process {
+                Threads.pause(microseconds: 200)
+            } else if maker.compareExchange(expected: holder, desired: process, ordering: .acquiring).exchanged {
+                break
             }
-            let fresh = Unmanaged.passRetained(Box(process, make()))
-            let bits = UInt(bitPattern: fresh.toOpaque())
-            let (exchanged, original) = box.compareExchange(
-                expected: found, desired: bits, ordering: .acquiringAndReleasing)
-            if exchanged { return fresh.takeUnretainedValue().value }
-            fresh.release()
-            found = original
         }
+        defer { maker.store(0, ordering: .releasing) }
+        if let existing { return existing }
+        let value = try make()
+        let owned = Unmanaged.passRetained(Owned(process, value)).toOpaque()
+        published.store(UInt(bitPattern: owned), ordering: .releasing)
+        return value
+    }
+
+    deinit {
+        guard existing != nil, let owned = UnsafeRawPointer(bitPattern: published.load(ordering: .acquiring)) else {
+            return
+        }
+        Unmanaged<Owned>.fromOpaque(owned).release()
     }
 }

@@ -18,6 +18,8 @@ final class CopyEngine: @unchecked Sendable {
     private var copiers: [SpoolDatabase: DatabaseCopier] = [:]
     private var notices: [SpoolDatabase: CommitNotice] = [:]
     private var queues: [TargetQueue] = []
+    /// Of each target what it was given lately, by any of the databases.
+    private let recent: [RecentChunks]
 
     private let buildLock = Lock()
     private var builds: [SpoolDatabase: BuildTask] = [:]
@@ -38,6 +40,7 @@ final class CopyEngine: @unchecked Sendable {
         options = replicator.options
         logger = replicator.logger
         scanDue = MonotonicTime.now
+        recent = replicator.targets.map { _ in RecentChunks() }
         queues = replicator.targets.indices.map { i in
             TargetQueue(replicator) { [unowned self] database in
                 let copier = copier(database)
@@ -103,7 +106,7 @@ final class CopyEngine: @unchecked Sendable {
     private func copier(_ database: SpoolDatabase) -> DatabaseCopier {
         lock.withLock {
             if let known = copiers[database] { return known }
-            let made = DatabaseCopier(database, replicator, lockedNotice(database))
+            let made = DatabaseCopier(database, replicator, lockedNotice(database), recent)
             copiers[database] = made
             return made
         }

@@ -35,12 +35,13 @@ final class DatabaseCopier: @unchecked Sendable {
     /// Of the manifest in the tap. Guarded by `shared`.
     private var tapped = SpoolPoint.none
 
-    init(_ database: SpoolDatabase, _ replicator: Replicator, _ notice: CommitNotice) {
+    /// - Parameter recent: for each target what it is known to have got lately.
+    init(_ database: SpoolDatabase, _ replicator: Replicator, _ notice: CommitNotice, _ recent: [RecentChunks]) {
         self.database = database
         self.notice = notice
         self.replicator = replicator
         manifestName = ManifestName.make(host: replicator.options.hostName, path: database.path)
-        targets = replicator.targets.map { TargetCopier($0, self) }
+        targets = zip(replicator.targets, recent).map { TargetCopier($0, self, $1) }
     }
 
     /// Whether some target has work under way.

@@ -19,7 +19,7 @@ final class TargetCopier: @unchecked Sendable {
     private let options: ReplicationOptions
     private let logger: Logger
     private let metrics: TargetMetrics
-    private let recent = RecentChunks()
+    private let recent: RecentChunks
     private let fence: ManifestFence
     private let pacing: PassPacing
 
@@ -45,9 +45,10 @@ final class TargetCopier: @unchecked Sendable {
     static let grace = 10.0
     static let longestGrace = 640.0
 
-    init(_ target: ReplicationTarget, _ copier: DatabaseCopier) {
+    init(_ target: ReplicationTarget, _ copier: DatabaseCopier, _ recent: RecentChunks) {
         self.target = target
         self.copier = copier
+        self.recent = recent
         database = copier.database
         replicator = copier.replicator
         options = copier.replicator.options

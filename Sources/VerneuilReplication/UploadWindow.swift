@@ -1,5 +1,3 @@
-import VerneuilFormat
-import VerneuilStore
 import VerneuilSystem
 
 /// How many PUTs are in flight, how many there were, and the first failure.
@@ -44,43 +42,5 @@ final class UploadWindow: @unchecked Sendable {
             if let sent { return sent }
             body()
         }
-    }
-}
-
-/// Chunks that were stored within the last hour, whoever's they are. Bounded.
-final class RecentChunks: @unchecked Sendable {
-    private let lock = Lock()
-    private var young: Set<Fingerprint> = []
-    private var old: Set<Fingerprint> = []
-    private var turned = MonotonicTime.now
-    /// Entries in each of the two halves.
-    static let capacity = 32_768
-    /// Two halves of half an hour.
-    static let seconds = 1800.0
-
-    func contains(_ fingerprint: Fingerprint) -> Bool {
-        lock.withLock {
-            turn()
-            return young.contains(fingerprint) || old.contains(fingerprint)
-        }
-    }
-    func insert(_ fingerprint: Fingerprint) {
-        lock.withLock {
-            turn()
-            young.insert(fingerprint)
-        }
-    }
-    func removeAll() {
-        lock.withLock {
-            young = []
-            old = []
-        }
-    }
-    private func turn() {
-        let age = MonotonicTime.now.seconds(since: turned)
-        if young.count < Self.capacity && age < Self.seconds { return }
-        old = age < 2 * Self.seconds ? young : []
-        young = []
-        turned = MonotonicTime.now
     }
 }

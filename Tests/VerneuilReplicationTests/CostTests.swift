@@ -4,9 +4,11 @@ import CoreMetrics
 import ReplicaTestSupport
 import TestServers
 import Testing
+import VerneuilFormat
 import VerneuilReplica
 import VerneuilReplication
 import VerneuilS3
+import VerneuilSpool
 import VerneuilStore
 import VerneuilSystem
 import VerneuilVFS
@@ -33,6 +35,56 @@ import VerneuilVFS
             #expect(requests.filter { $0.operation == .put && $0.space == .chunks }.count == changed)
             #expect(requests.count == changed + 1, "\(requests.map(\.operation))")
         }
+    }
+
+    @Test func equalChunksOfTwoDatabasesAreSentOnce() throws {
+        let store = RecordingStore()
+        let file = try ReplicatedFile([store])
+        do {
+            let db = try file.connect()
+            try db.rows("CREATE TABLE t(id INTEGER PRIMARY KEY, data BLOB)")
+            try db.rows("INSERT INTO t(data) SELECT randomblob(65000) FROM json_each('[\(Array(repeating: "1", count: 40).joined(separator: ","))]')")
+            #expect(try file.flush() == nil)
+        }
+        let first = Set(store.take().filter { $0.operation == .put && $0.space == .chunks }.map(\.key))
+        #expect(first.count >= 40)
+        let path = "\(file.directory)/copy.db"
+        try Files.writeAtomically(try #require(try Files.read(file.path)), to: path)
+        let copy = try SQLiteConnection(path, vfs: "verneuil")
+        try copy.rows("UPDATE t SET data = randomblob(65000) WHERE id = 20")
+        let status = try #require(try Files.status(path))
+        let spooled = SpoolDatabase(file.replicator.spool, path: path, device: status.device, inode: status.inode)
+        #expect(file.replicator.flush(spooled, timeout: 60) == nil)
+        let second = store.take().filter { $0.operation == .put && $0.space == .chunks }.map(\.key)
+        #expect(!second.isEmpty && second.count <= 4, "\(second.count)")
+        #expect(first.isDisjoint(with: second))
+        let restored = try ReplicatedFile.restored(from: store, path: path, to: "\(file.directory)/restored.db")
+        #expect(try restored.value("PRAGMA integrity_check") == "ok")
+    }
+
+    @Test func whatIsKnownToBeStoredIsForgottenAfterAnHourAndBounded() throws {
+        final class Time: @unchecked Sendable { var now = MonotonicTime(nanoseconds: 1_000_000_000_000) }
+        let time = Time()
+        let recent = RecentChunks { time.now }
+        func chunk(_ i: Int) -> Fingerprint { Fingerprint(primary: UInt64(i), secondary: 7) }
+        // One each minute: none is believed for longer than an hour, all of them for half of one.
+        for minute in 0..<300 {
+            recent.insert(chunk(minute))
+            for i in 0...minute {
+                let isThere = recent.contains(chunk(i))
+                if minute - i < 30 { #expect(isThere, "\(minute - i) minutes") }
+                if minute - i >= 60 { #expect(!isThere, "\(minute - i) minutes") }
+            }
+            time.now = time.now.advanced(seconds: 60)
+        }
+        // Nobody asks for a while.
+        time.now = time.now.advanced(seconds: 3600)
+        #expect(!recent.contains(chunk(299)))
+        for i in 0..<200_000 { recent.insert(chunk(1000 + i)) }
+        let kept = (0..<200_000).filter { recent.contains(chunk(1000 + $0)) }.count
+        #expect(kept >= RecentChunks.capacity && kept <= 2 * RecentChunks.capacity)
+        recent.removeAll()
+        #expect(!recent.contains(chunk(200_999)))
     }
 
     @Test func manifestsKeepTheirDistance() throws {

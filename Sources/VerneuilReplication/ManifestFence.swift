@@ -45,11 +45,13 @@ final class ManifestFence {
     private(set) var lineage = Lineage()
     private var condition = PutCondition.always
     private var isTakingOver = false
+    private let options: ReplicationOptions
 
-    init(_ database: SpoolDatabase, _ target: ReplicationTarget, key: String, logger: Logger) {
+    init(_ database: SpoolDatabase, _ target: ReplicationTarget, key: String, _ options: ReplicationOptions, logger: Logger) {
         self.database = database
         self.target = target
         self.key = key
+        self.options = options
         self.logger = logger
     }
 
@@ -106,6 +108,7 @@ final class ManifestFence {
 
     private func keep() throws(SystemError) {
         lineage.fencedBy = ""
+        lineage.kept = options.clock()
         try database.setLineage(target.identifier, lineage)
         if isTakingOver {
             database.endTakeover(target.identifier)
@@ -120,9 +123,7 @@ final class ManifestFence {
         let found = try target.store.get(GetRequest(.manifests, key, limit: 1 << 30, urgency: urgency))
         guard case .found(let theirs, let tag) = found else {
             if lineage.tag == nil { return .ifAbsent }
-            lineage.tag = nil
-            try database.setLineage(target.identifier, lineage)
-            throw Vanished()
+            throw vanished()
         }
         if let body, theirs == body {
             // An earlier try of ours went through, and its answer was lost.
@@ -141,6 +142,58 @@ final class ManifestFence {
                 metadata: ["database": "\(database.path)", "store": "\(target.store.name)", "manifest": "\(writer)"])
         }
         return tag.isEmpty ? .always : .ifTag(tag)
+    }
+
+    // MARK: - Keeping it alive
+
+    enum Life {
+        /// Nothing was done: it is young enough, or not ours to see to.
+        case young
+        case touched
+    }
+
+    /// Makes the manifest young again where it comes near to the patrol's age, without changing what it says. An idle
+    /// database's would otherwise fall to the same rule as its chunks.
+    ///
+    /// COPY has no condition on what it overwrites: between its reading and its writing another machine's manifest would
+    /// be lost. So where the store honours conditions, the bytes that are there are written again on condition that
+    /// nobody else has written. Under the copier's lock.
+    func keepAlive(_ mark: WriterMark) throws -> Life {
+        lineage = database.lineage(target.identifier)
+        guard lineage.fencedBy.isEmpty, lineage.tag != nil || lineage.isUnguarded else { return .young }
+        let now = options.clock()
+        let due = Int64(Patrol.due(options, hash: FingerprintKey.mangling.primary(Array(key.utf8)))) * 3600
+        if let kept = lineage.kept, kept <= now, now - kept < due { return .young }
+        if lineage.isUnguarded {
+            guard try target.store.touch(.manifests, key, urgency: .background) else { throw vanished() }
+        } else {
+            try writeAgain(mark)
+        }
+        lineage.kept = now
+        try database.setLineage(target.identifier, lineage)
+        return .touched
+    }
+
+    private func writeAgain(_ mark: WriterMark) throws {
+        let found = try target.store.get(GetRequest(.manifests, key, limit: 1 << 30, urgency: .background))
+        guard case .found(let body, let tag) = found else { throw vanished() }
+        if tag != lineage.tag {
+            let writer = Writer(body)
+            // Else ours, and its answer was lost.
+            if writer.mark?.file != mark.file { throw fence(writer, tag) }
+        }
+        let condition: PutCondition = tag.isEmpty ? .always : .ifTag(tag)
+        let put = PutRequest(.manifests, key, body, condition: condition, urgency: .background)
+        let new = try target.store.put(put)
+        lineage.tag = new.isEmpty ? tag : new
+    }
+
+    private func vanished() -> Vanished {
+        lineage.tag = nil
+        do throws(SystemError) { try database.setLineage(target.identifier, lineage) } catch {
+            logger.error("the spool can't be written", metadata: ["error": "\(error)"])
+        }
+        return Vanished()
     }
 
     private func fence(_ writer: Writer, _ tag: String) -> Fenced {

@@ -57,10 +57,16 @@ package struct Patrol {
 
     private var maximum: Int { Int(options.patrolMaxAge / 3600) }
 
-    /// The age in hours at which a chunk is touched.
-    private func due(_ chunk: Fingerprint) -> Int {
-        let jitter = options.patrolMaxAge / 3600 * 0.15 * (Double(chunk.secondary >> 11) / 0x1p53)
-        return max(0, maximum - 3 - Int(jitter))
+    /// The age in hours at which something is touched whose name has the hash `hash`.
+    static func due(_ options: ReplicationOptions, hash: UInt64) -> Int {
+        let jitter = options.patrolMaxAge / 3600 * 0.15 * (Double(hash >> 11) / 0x1p53)
+        return max(0, Int(options.patrolMaxAge / 3600) - 3 - Int(jitter))
+    }
+
+    /// Whether no process has touched the chunk in this hour or the one before.
+    private func isUntouched(_ chunk: Fingerprint, since hour: UInt16) -> Bool {
+        guard let place = places[chunk]?.first, let then = ages?.hours[place] else { return true }
+        return ChunkAges.age(then, at: hour).map { $0 >= min(2, maximum) } ?? true
     }
 
     package mutating func walk() -> Outcome {
@@ -74,8 +80,11 @@ package struct Patrol {
                 list = stored
                 if let seconds = try look(now) { return rest(now, seconds, touched: 0) }
             }
-            let batch = Array(queue.suffix(Self.slice))
-            let answers = touch(batch)
+            let next = Array(queue.suffix(Self.slice))
+            // Eight processes that have the database open all have this queue.
+            try ages?.refresh(next.flatMap { places[$0] ?? [] })
+            let batch = next.filter { isUntouched($0, since: ChunkAges.hour(now)) }
+            let answers = ChunkTouches.run(batch, target.store, .background)
             var done: [Int] = []
             for (chunk, answer) in zip(batch, answers) {
                 if case .success(true) = answer { done += places[chunk] ?? [] }
@@ -92,9 +101,8 @@ package struct Patrol {
                     return .failed("\(error)")
                 }
             }
-            queue.removeLast(batch.count)
-            if !queue.isEmpty { return .more(touched: batch.count) }
-            restUntil = .min
+            queue.removeLast(next.count)
+            if queue.isEmpty { restUntil = .min }
             return .more(touched: batch.count)
         } catch {
             queue = []
@@ -127,7 +135,7 @@ package struct Patrol {
                 left[i] = .max
                 continue
             }
-            left[i] = ChunkAges.age(known.hours[i], at: hour).map { max(0, due(chunk) - $0) } ?? 0
+            left[i] = ChunkAges.age(known.hours[i], at: hour).map { max(0, Self.due(options, hash: chunk.secondary) - $0) } ?? 0
             histogram[min(left[i], maximum)] += 1
         }
         // What has to begin now, so that nothing is late.
@@ -152,37 +160,5 @@ package struct Patrol {
         for (i, chunk) in list.enumerated() where places[chunk] != nil { places[chunk]?.append(i) }
         queue.reverse()
         return nil
-    }
-
-    /// Touches all at once, and waits for all.
-    private func touch(_ chunks: [Fingerprint]) -> [Result<Bool, StoreError>] {
-        let board = Board(chunks.count)
-        for (i, chunk) in chunks.enumerated() {
-            target.store.touch(.chunks, chunk.chunkName, urgency: .background) { board.put(i, $0) }
-        }
-        return board.take()
-    }
-
-    private final class Board: @unchecked Sendable {
-        private let lock = Lock()
-        private var results: [Result<Bool, StoreError>]
-        private var missing: Int
-        init(_ count: Int) {
-            results = Array(repeating: .success(true), count: count)
-            missing = count
-        }
-        func put(_ index: Int, _ result: Result<Bool, StoreError>) {
-            lock.withLock {
-                results[index] = result
-                missing -= 1
-                lock.broadcast()
-            }
-        }
-        func take() -> [Result<Bool, StoreError>] {
-            lock.withLock {
-                while missing > 0 { lock.wait() }
-                return results
-            }
-        }
     }
 }

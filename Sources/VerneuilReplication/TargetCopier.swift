@@ -26,7 +26,7 @@ final class TargetCopier: @unchecked Sendable {
     // Used by the pass alone.
     private var isPrepared = false
     private var record = TargetRecord()
-    private var patrol: Patrol?
+    private var patrol: PatrolRound?
 
     // Guarded by `lock`.
     private let lock = Lock()
@@ -54,7 +54,7 @@ final class TargetCopier: @unchecked Sendable {
         options = copier.replicator.options
         logger = copier.replicator.logger
         metrics = TargetMetrics(database: copier.database.path, target: target.store.name)
-        fence = ManifestFence(database, target, key: copier.manifestName, logger: logger)
+        fence = ManifestFence(database, target, key: copier.manifestName, options, logger: logger)
         pacing = PassPacing(passInterval: options.passInterval, manifestInterval: options.manifestInterval)
     }
 
@@ -305,33 +305,25 @@ final class TargetCopier: @unchecked Sendable {
                 lock.broadcast()
             }
         }
-        let outcome = (try? copier.withSessionIfFree { (_) throws(SystemError) -> Patrol.Outcome? in
-            if !database.lineage(target.identifier).fencedBy.isEmpty { return nil }
-            var patrol = patrol ?? Patrol(database, target, options)
-            defer { self.patrol = patrol }
-            return patrol.walk()
+        let outcome = (try? copier.withSessionIfFree { (_) throws(SystemError) -> PatrolRound.Outcome? in
+            let round = patrol ?? PatrolRound(database, target, options, fence, metrics, logger)
+            patrol = round
+            return round.run()
         }) ?? nil
         switch outcome {
-        case .idle(let seconds, let touched)?:
-            metrics.touches.increment(by: touched)
-            return max(1, min(seconds, 3600))
-        case .more(let touched)?:
-            metrics.touches.increment(by: touched)
-            return options.passInterval
-        case .failed(let reason)?:
-            metrics.failures.increment()
-            logger.warning(
-                "chunks could not be touched; it will be tried again",
-                metadata: ["database": "\(database.path)", "store": "\(target.store.name)", "reason": "\(reason)"])
-            return 60
-        case .missing(let chunk)?:
-            logger.error(
-                "a chunk is missing in the store; taking a full snapshot",
-                metadata: ["database": "\(database.path)", "store": "\(target.store.name)", "chunk": "\(chunk.chunkName)"])
-            copier.forget(self)
-            return 1
-        case nil: return nil
+        case .again(let seconds)?: return seconds
+        case .lostChunk(let chunk)?: noteLost(chunk)
+        case .lostManifest(let reason)?: noteVanished(reason)
+        case .fenced?, nil: return nil
         }
+        return 1
+    }
+
+    private func noteLost(_ chunk: Fingerprint) {
+        logger.error(
+            "a chunk is missing in the store; taking a full snapshot",
+            metadata: ["database": "\(database.path)", "store": "\(target.store.name)", "chunk": "\(chunk.chunkName)"])
+        copier.forget(self)
     }
 
     // MARK: - Flush

@@ -66,6 +66,15 @@ public struct ChunkAges: Sendable {
             bytes, to: "\(database.directory)/ages.\(target)", mode: database.spool.fileMode, isOnlyWriter: true)
     }
 
+    /// Reads again what is known of the chunks at `indexes`: another process may have touched them since.
+    public mutating func refresh(_ indexes: [Int]) throws(SystemError) {
+        let file = try Descriptor(path, O_RDONLY)
+        for index in indexes {
+            let bytes = try file.read(count: 2, at: Int64(16 + 2 * index))
+            if bytes.count == 2 { hours[index] = UInt16(bytes[0]) | UInt16(bytes[1]) << 8 }
+        }
+    }
+
     /// Notes that the chunks at `indexes` were touched in this hour: in place, two bytes each. Under the copier's lock.
     public mutating func touch(_ indexes: [Int], hour: UInt16) throws(SystemError) {
         let file = try Descriptor(path, O_RDWR)

@@ -99,6 +99,8 @@ public struct TargetRecord: Sendable, Equatable {
 public struct Lineage: Sendable, Equatable {
     /// The entity tag of the manifest as this machine wrote, or took, it last; nil: not known.
     public var tag: String?
+    /// When it was written or touched last, in seconds since 1970; nil: not known, which counts as long ago.
+    public var kept: Int64?
     /// The store doesn't honour conditions on PUT.
     public var isUnguarded = false
     /// Not empty: who has overwritten us.
@@ -111,6 +113,7 @@ public struct Lineage: Sendable, Equatable {
             guard words.count == 2 else { continue }
             switch words[0] {
             case "tag": tag = String(words[1])
+            case "kept": kept = Int64(words[1])
             case "unguarded": isUnguarded = true
             case "fenced": fencedBy = String(words[1])
             default: continue
@@ -120,7 +123,7 @@ public struct Lineage: Sendable, Equatable {
 
     var text: String {
         func line(_ text: String) -> String { String(text.map { $0.isNewline ? " " : $0 }) }
-        return (tag.map { "tag \(line($0))\n" } ?? "") + (isUnguarded ? "unguarded yes\n" : "")
+        return (tag.map { "tag \(line($0))\n" } ?? "") + (kept.map { "kept \($0)\n" } ?? "") + (isUnguarded ? "unguarded yes\n" : "")
             + (fencedBy.isEmpty ? "" : "fenced \(line(fencedBy))\n")
     }
 }

@@ -1,11 +1,14 @@
+import CSQLite
 import CVerneuil
 import ReplicaTestSupport
 import Testing
 import VerneuilFormat
+import VerneuilReplica
 import VerneuilReplication
 import VerneuilSpool
 import VerneuilStore
 import VerneuilSystem
+import VerneuilVFS
 
 /// A clock that tests set.
 final class FakeClock: @unchecked Sendable {
@@ -178,5 +181,111 @@ final class FakeClock: @unchecked Sendable {
         #expect(try file.flush() == nil)
         let copy = try ReplicatedFile.restored(from: store, path: file.path, to: "\(file.directory)/copy.db")
         #expect(try copy.value("PRAGMA integrity_check") == "ok")
+    }
+
+    @Test func whatOneProcessTouchesNoOtherTouchesAgain() throws {
+        let life = try Life(chunks: 500, maximumAge: 5)
+        try ChunkAges.write(life.database, life.target.identifier, list: life.list, hours: [UInt16](repeating: 0, count: 500))
+        _ = life.store.take()
+        // Each has made up its mind before the others have done anything.
+        var patrols = (0..<8).map { _ in Patrol(life.database, life.target, life.options) }
+        var resting: Set<Int> = []
+        while resting.count < patrols.count {
+            for i in patrols.indices { if case .idle = patrols[i].walk() { resting.insert(i) } }
+        }
+        #expect(life.store.count(.touch) == 500)
+    }
+
+    // MARK: - The manifest
+
+    private func manifestPuts(_ store: RecordingStore) -> Int {
+        store.take().filter { $0.operation == .put && $0.space == .manifests }.count
+    }
+
+    @Test func anIdleDatabasesManifestNeverExceedsTheAgeAndStaysWhatItIs() throws {
+        let clock = FakeClock(wallClock().seconds)
+        let store = RecordingStore(clock: { clock.now })
+        let file = try ReplicatedFile([store]) { $0.clock = { clock.now } }
+        let db = try file.connect()
+        try db.rows("CREATE TABLE t(data); INSERT INTO t VALUES('as it was')")
+        #expect(try file.flush() == nil)
+        let manifest = try #require(store.manifest)
+        #expect(SnapshotVFS.register(environment: ReplicaEnvironment(stores: [store], hostName: ReplicatedFile.host)) == SQLITE_OK)
+        let replica = try SQLiteConnection(
+            "verneuil://\(ReplicatedFile.host)\(file.path)", vfs: "verneuil_snapshot", flags: SQLITE_OPEN_READONLY)
+        #expect(try replica.value("SELECT data FROM t") == "as it was")
+        let seen = try replica.value("PRAGMA verneuil_snapshot_ctime")
+        for day in stride(from: 0, to: 30, by: 5) {
+            // As young as this, it is left alone.
+            clock.advance(3 * 86_400)
+            _ = store.take()
+            usleep(300_000)
+            #expect(manifestPuts(store) == 0, "day \(day + 3)")
+            clock.advance(2 * 86_400 - 3 * 3600)
+            #expect(eventually { manifestPuts(store) == 1 }, "day \(day + 5)")
+            #expect(store.manifest == manifest)
+            let age = clock.now - (store.modified.first { $0.key.hasPrefix("manifests/") }?.value ?? 0)
+            #expect(age == 0)
+            _ = try replica.value("PRAGMA verneuil_snapshot_refresh(2)")
+            #expect(try replica.value("PRAGMA verneuil_snapshot_ctime") == seen)
+            #expect(try replica.value("SELECT data FROM t") == "as it was")
+        }
+        // Its tag is another one now, and known.
+        try db.rows("INSERT INTO t VALUES('one more')")
+        #expect(try file.flush() == nil)
+        #expect(store.manifest != manifest && file.report().isFine(limit: 10))
+        #expect(LogBook.lines("another machine", file.path).isEmpty)
+    }
+
+    @Test func whereTheStoreHasNoConditionsTheManifestIsTouched() throws {
+        let clock = FakeClock(wallClock().seconds)
+        let store = RecordingStore("plain", honoursConditions: false, clock: { clock.now })
+        let file = try ReplicatedFile([store]) { $0.clock = { clock.now } }
+        try file.connect().rows("CREATE TABLE t(data)")
+        #expect(try file.flush() == nil)
+        _ = store.take()
+        clock.advance(5 * 86_400 - 3 * 3600)
+        var requests: [RecordingStore.Request] = []
+        #expect(eventually {
+            requests += store.take().filter { $0.space == .manifests }
+            return !requests.isEmpty
+        })
+        #expect(requests.allSatisfy { $0.operation == .touch })
+    }
+
+    @Test func aManifestThatIsGoneIsFoundByThePatrolAndComesBack() throws {
+        let clock = FakeClock(wallClock().seconds)
+        let store = RecordingStore(clock: { clock.now })
+        let file = try ReplicatedFile([store]) { $0.clock = { clock.now } }
+        try file.connect().rows("CREATE TABLE t(data); INSERT INTO t VALUES(randomblob(200000))")
+        #expect(try file.flush() == nil)
+        store.removeAll(.manifests)
+        store.removeAll(.chunks)
+        clock.advance(5 * 86_400)
+        #expect(eventually { store.manifest != nil })
+        #expect(!LogBook.lines("what was stored is not there any more", file.path).isEmpty)
+        let copy = try ReplicatedFile.restored(from: store, path: file.path, to: "\(file.directory)/copy.db")
+        #expect(try copy.value("PRAGMA integrity_check") == "ok")
+    }
+
+    @Test func anotherMachinesManifestIsNotKeptAliveOrOverwritten() throws {
+        let clock = FakeClock(wallClock().seconds)
+        let store = RecordingStore(clock: { clock.now })
+        func machine(_ digit: String, sharing other: ReplicatedFile? = nil, scan: Double) throws -> ReplicatedFile {
+            try ReplicatedFile([store], sharing: other, spool: "spool-\(digit)") {
+                $0.clock = { clock.now }
+                $0.scanInterval = scan
+                $0.identity = WriterIdentity(machine: String(repeating: digit, count: 32), boot: digit)
+            }
+        }
+        let first = try machine("a", scan: 0.2)
+        try first.connect().rows("CREATE TABLE t(data)")
+        #expect(try first.flush() == nil)
+        let second = try machine("b", sharing: first, scan: 3600)
+        #expect(second.replicator.sync(path: second.path, takeOver: true) == nil)
+        let winner = store.manifest
+        clock.advance(5 * 86_400)
+        #expect(eventually { first.report().databases.first?.targets.first?.problems.first?.contains("fenced") == true })
+        #expect(store.manifest == winner)
     }
 }

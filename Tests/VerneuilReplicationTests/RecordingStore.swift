@@ -28,14 +28,24 @@ final class RecordingStore: ObjectStore, @unchecked Sendable {
     let name: String
     let honoursConditions: Bool
     private let lock = Lock()
-    private var objects: [String: (body: [UInt8], tag: String)] = [:]
+    private var objects: [String: (body: [UInt8], tag: String, modified: Int64)] = [:]
     private var requests: [Request] = []
     private var version = 0
     private var fault: (@Sendable (Request) -> Fault?)?
     private var hung: [@Sendable () -> Void] = []
     private var delay = 0.0
+    private let clock: @Sendable () -> Int64
+    private let pageSize: Int
 
-    init(_ name: String = "recording", honoursConditions: Bool = true) {
+    /// - Parameters:
+    ///   - pageSize: keys that one LIST answers.
+    ///   - clock: seconds since 1970, for objects' ages.
+    init(
+        _ name: String = "recording", honoursConditions: Bool = true, pageSize: Int = 1000,
+        clock: @escaping @Sendable () -> Int64 = { wallClock().seconds }
+    ) {
+        self.pageSize = pageSize
+        self.clock = clock
         self.name = name
         self.honoursConditions = honoursConditions
     }
@@ -71,6 +81,8 @@ final class RecordingStore: ObjectStore, @unchecked Sendable {
             return key
         }
     }
+    /// When each object was stored or touched.
+    var modified: [String: Int64] { lock.withLock { objects.mapValues(\.modified) } }
     var chunkCount: Int { lock.withLock { objects.keys.filter { $0.hasPrefix("chunks/") }.count } }
 
     // MARK: ObjectStore
@@ -127,7 +139,7 @@ final class RecordingStore: ObjectStore, @unchecked Sendable {
                 if case .ifTag(let tag) = put.condition, objects[key]?.tag != tag { return refuse(.conditionFailed) }
             }
             version += 1
-            objects[key] = (put.body, "tag-\(version)")
+            objects[key] = (put.body, "tag-\(version)", clock())
             return .success("tag-\(version)")
         }
     }
@@ -136,7 +148,10 @@ final class RecordingStore: ObjectStore, @unchecked Sendable {
         _ space: ObjectSpace, _ key: String, urgency: Urgency, completion: @escaping @Sendable (Result<Bool, StoreError>) -> Void
     ) {
         perform(Request(operation: .touch, space: space, key: key, urgency: urgency, at: .now), completion) { [self] in
-            .success(objects["\(space.rawValue)/\(key)"] != nil)
+            guard var found = objects["\(space.rawValue)/\(key)"] else { return .success(false) }
+            found.modified = clock()
+            objects["\(space.rawValue)/\(key)"] = found
+            return .success(true)
         }
     }
 
@@ -144,8 +159,14 @@ final class RecordingStore: ObjectStore, @unchecked Sendable {
         _ space: ObjectSpace, prefix: String, after: String?, urgency: Urgency,
         completion: @escaping @Sendable (Result<ObjectPage, StoreError>) -> Void
     ) {
-        perform(Request(operation: .list, space: space, key: prefix, urgency: urgency, at: .now), completion) {
-            .success(ObjectPage(entries: [], isTruncated: false))
+        perform(Request(operation: .list, space: space, key: prefix, urgency: urgency, at: .now), completion) { [self] in
+            let folder = "\(space.rawValue)/"
+            var entries = objects.filter { $0.key.hasPrefix(folder + prefix) }.map { key, object in
+                ObjectPage.Entry(key: String(key.dropFirst(folder.count)), size: object.body.count, modified: object.modified)
+            }
+            entries.removeAll { entry in after.map { entry.key <= $0 } ?? false }
+            entries.sort { $0.key < $1.key }
+            return .success(ObjectPage(entries: Array(entries.prefix(pageSize)), isTruncated: entries.count > pageSize))
         }
     }
 

@@ -226,8 +226,9 @@ struct S3Doctor {
             let name = rule.id.isEmpty ? "a rule" : "rule \"\(rule.id)\""
             if space == .manifests || s3.chunkBucket == s3.manifestBucket {
                 chart.problem(
-                    check, "\(name) deletes manifests after \(days) days without a commit",
-                    advice: "Take it off the manifests: an idle database would be lost.")
+                    check, "\(name) deletes manifests after \(days) days in which no process has the database open",
+                    advice: "Take it off the manifests. The patrol renews those of databases that are open; the backup of a machine that "
+                        + "is gone would be lost.")
             } else if days <= patrolDays {
                 chart.problem(
                     check, "\(name) deletes chunks after \(days) days, perhaps before they are renewed",

@@ -45,6 +45,8 @@ final class ManifestFence {
     private(set) var lineage = Lineage()
     private var condition = PutCondition.always
     private var isTakingOver = false
+    /// The manifest that `prepare` found and may replace, where nothing was known of it. It says what else is in the store.
+    private(set) var inherited: [UInt8]?
     private let options: ReplicationOptions
 
     init(_ database: SpoolDatabase, _ target: ReplicationTarget, key: String, _ options: ReplicationOptions, logger: Logger) {
@@ -59,6 +61,7 @@ final class ManifestFence {
     /// - Parameter isRepeat: the last one may have vanished, which is known then, and no surprise.
     func prepare(_ mark: WriterMark, _ ctime: FileTime, isRepeat: Bool, _ urgency: Urgency) throws {
         lineage = database.lineage(target.identifier)
+        inherited = nil
         isTakingOver = database.isTakeoverRequested(target.identifier)
         if isTakingOver {
             lineage.tag = nil
@@ -141,6 +144,7 @@ final class ManifestFence {
                 "going on from the manifest that is stored",
                 metadata: ["database": "\(database.path)", "store": "\(target.store.name)", "manifest": "\(writer)"])
         }
+        if body == nil { inherited = theirs }
         return tag.isEmpty ? .always : .ifTag(tag)
     }
 

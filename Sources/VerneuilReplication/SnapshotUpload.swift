@@ -25,8 +25,8 @@ final class SnapshotUpload: @unchecked Sendable {
     private let isRepeat: Bool
 
     /// What the target is known to have: its chunks, and when each was stored or touched.
-    private let list: [Fingerprint]
-    private let hours: [UInt16]
+    private var list: [Fingerprint]
+    private var hours: [UInt16]
     /// By fingerprint, for chunks that are elsewhere in the file now. Made with the first need.
     private lazy var known = Dictionary(zip(list, hours)) { ChunkAges.age($0, at: now) ?? .max < ChunkAges.age($1, at: now) ?? .max ? $0 : $1 }
     private let now: UInt16
@@ -72,6 +72,7 @@ final class SnapshotUpload: @unchecked Sendable {
     /// - Throws: StoreError, Gap, ManifestFence's errors, SystemError.
     func run() throws {
         try fence.prepare(mark, snapshot.state.changed, isRepeat: isRepeat, urgency())
+        if list.isEmpty, let body = fence.inherited { try goOn(from: body) }
         try putChunks()
         let base = try putBase()
         try putManifest(base: base?.words, baseName: base?.name)
@@ -91,31 +92,55 @@ final class SnapshotUpload: @unchecked Sendable {
         }
     }
 
+    /// Nothing is known since this machine started, and a manifest of before stands in the store.
+    private func goOn(from body: [UInt8]) throws {
+        guard let before = StoredBefore(manifest: body, on: target.store, urgency()) else { return }
+        list = before.list
+        hours = before.hours
+        requests += before.requests
+        if let base = before.base { try Files.writeAtomically(base, to: basePath, isOnlyWriter: true) }
+    }
+
     // MARK: - Chunks
+
+    /// Whether the store may be taken to have still what it had in this hour: the patrol keeps everything younger than that.
+    private func isAlive(_ hour: UInt16) -> Bool {
+        ChunkAges.age(hour, at: now).map { Double($0) * 3600 <= replicator.options.patrolMaxAge } ?? false
+    }
 
     private func putChunks() throws {
         var wanted: [Int] = []
-        var seen: Set<Fingerprint> = [Chunk.zeroFingerprint]
         var places: [Fingerprint: UInt16] = [:]
+        // Of unknown age, or too old: nobody kept them alive for a while, or there was another boot.
+        var doubtful: [Fingerprint: [Int]] = [:]
         let hourAgo = now &- 1
         // Chunk 0 is sent inside the manifest.
         for index in snapshot.chunks.indices.dropFirst() {
             let fingerprint = snapshot.chunks[index]
-            if index < list.count && list[index] == fingerprint { continue }
+            if fingerprint == Chunk.zeroFingerprint { continue }
+            if index < list.count && list[index] == fingerprint && isAlive(hours[index]) { continue }
             if let hour = places[fingerprint] {
                 newHours[index] = hour
                 continue
             }
-            if fingerprint == Chunk.zeroFingerprint || known[fingerprint] != nil { continue }
+            let hour = known[fingerprint]
+            if let hour, isAlive(hour) {
+                newHours[index] = hour
+                continue
+            }
             if recent.contains(fingerprint) {
                 newHours[index] = hourAgo
                 continue
             }
-            seen.insert(fingerprint)
+            if hour != nil {
+                doubtful[fingerprint, default: []].append(index)
+                continue
+            }
             places[fingerprint] = now
             newHours[index] = now
             wanted.append(index)
         }
+        wanted += try touch(doubtful)
         let window = UploadWindow()
         defer {
             let sent = window.drain()
@@ -145,6 +170,30 @@ final class SnapshotUpload: @unchecked Sendable {
         }
         _ = window.drain { teller.tell(window.done) }
         if let failure = window.failure { throw failure }
+    }
+
+    /// Touches what may be gone, so that no manifest refers to it unseen. Answers which chunks have to be sent.
+    /// - Parameter doubtful: where each stands in the file.
+    private func touch(_ doubtful: [Fingerprint: [Int]]) throws -> [Int] {
+        var missing: [Int] = []
+        var rest = Array(doubtful.keys)
+        while !rest.isEmpty {
+            let batch = Array(rest.suffix(Patrol.slice))
+            rest.removeLast(batch.count)
+            requests += batch.count
+            for (chunk, answer) in zip(batch, ChunkTouches.run(batch, target.store, urgency())) {
+                let indexes = doubtful[chunk] ?? []
+                if try answer.get() {
+                    recent.insert(chunk)
+                } else if let index = indexes.first(where: snapshot.isSpooled) {
+                    missing.append(index)
+                } else {
+                    throw StoredBefore.Lost(chunk: chunk)
+                }
+                for index in indexes { newHours[index] = now }
+            }
+        }
+        return missing
     }
 
     /// Chunks from which on a flush takes more than one thread.
@@ -192,17 +241,21 @@ final class SnapshotUpload: @unchecked Sendable {
 
     // MARK: - Base chunk (FORMAT 6.2)
 
+    private var basePath: String { "\(database.directory)/basechunk.\(target.identifier)" }
+
     private func putBase() throws -> (words: [UInt64], name: Fingerprint)? {
         guard snapshot.chunks.count * 2 >= BaseChunk.minimumWords else { return nil }
-        let path = "\(database.directory)/basechunk.\(target.identifier)"
-        if let bytes = try Files.read(path, limit: 1 << 31), let words = try? BaseChunk.decode(bytes),
+        if let bytes = try Files.read(basePath, limit: 1 << 31), let words = try? BaseChunk.decode(bytes),
             BaseChunk.shouldKeep(base: words, for: snapshot.chunks, random: Double.random(in: 0..<1))
         {
             let name = bytes.withUnsafeBytes(Chunk.fingerprint)
             // It stands at the list's end, if anywhere.
-            if list.last == name {
-                newHours[snapshot.chunks.count] = hours.last
-                return (words, name)
+            if list.last == name, let hour = hours.last {
+                let isThere = try isAlive(hour) || target.store.touch(.chunks, name.chunkName, urgency: urgency())
+                if isThere {
+                    newHours[snapshot.chunks.count] = isAlive(hour) ? hour : now
+                    return (words, name)
+                }
             }
             if recent.contains(name) {
                 newHours[snapshot.chunks.count] = now &- 1
@@ -218,7 +271,7 @@ final class SnapshotUpload: @unchecked Sendable {
         newHours[snapshot.chunks.count] = now
         requests += 1
         sentBytes += body.count
-        try Files.writeAtomically(bytes, to: path, isOnlyWriter: true)
+        try Files.writeAtomically(bytes, to: basePath, isOnlyWriter: true)
         return (try BaseChunk.decode(bytes), name)
     }
 

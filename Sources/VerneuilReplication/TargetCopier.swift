@@ -234,6 +234,8 @@ final class TargetCopier: @unchecked Sendable {
                 "the spool doesn't hold what it should; taking a full snapshot",
                 metadata: ["database": "\(database.path)", "chunk": "\(gap.index)"])
             copier.forget(nil)
+        } else if let lost = failure as? StoredBefore.Lost {
+            noteLost(lost.chunk)
         } else if failure is ManifestFence.Overtaken {
             // What the database is now is newer than that, or the same; a fresh look tells.
             if try session.stands(snapshot.point) { copier.takeFullSnapshot() }

@@ -164,7 +164,7 @@ final class ManifestFence {
     /// nobody else has written. Under the copier's lock.
     func keepAlive(_ mark: WriterMark) throws -> Life {
         lineage = database.lineage(target.identifier)
-        guard lineage.fencedBy.isEmpty, lineage.tag != nil || lineage.isUnguarded else { return .young }
+        guard lineage.fencedBy.isEmpty, lineage.tag != nil || lineage.kept != nil else { return .young }
         let now = options.clock()
         let due = Int64(Patrol.due(options, hash: FingerprintKey.mangling.primary(Array(key.utf8)))) * 3600
         if let kept = lineage.kept, kept <= now, now - kept < due { return .young }
@@ -194,6 +194,7 @@ final class ManifestFence {
 
     private func vanished() -> Vanished {
         lineage.tag = nil
+        lineage.kept = nil
         do throws(SystemError) { try database.setLineage(target.identifier, lineage) } catch {
             logger.error("the spool can't be written", metadata: ["error": "\(error)"])
         }

@@ -371,7 +371,7 @@ final class TargetCopier: @unchecked Sendable {
             case .busy:
                 lastReason = "another copier is at work"
                 waitForPass()
-            case .tooEarly: usleep(20_000)
+            case .tooEarly: Threads.pause(microseconds: 20_000)
             case .overtaken: lastReason = "commits came faster than they were stored"
             case .failed(let reason, let isFinal):
                 lastReason = reason

@@ -251,6 +251,7 @@ final class FakeClock: @unchecked Sendable {
             return !requests.isEmpty
         })
         #expect(requests.allSatisfy { $0.operation == .touch })
+        withExtendedLifetime(file) {}
     }
 
     @Test func aManifestThatIsGoneIsFoundByThePatrolAndComesBack() throws {

@@ -74,6 +74,7 @@ final class RecordingStore: ObjectStore, @unchecked Sendable {
     }
     var manifest: [UInt8]? { lock.withLock { objects.first { $0.key.hasPrefix("manifests/") }?.value.body } }
     func removeAll(_ space: ObjectSpace) { lock.withLock { objects = objects.filter { !$0.key.hasPrefix("\(space.rawValue)/") } } }
+    func remove(_ space: ObjectSpace, _ key: String) { lock.withLock { objects["\(space.rawValue)/\(key)"] = nil } }
     func removeOne(_ space: ObjectSpace) -> String? {
         lock.withLock {
             guard let key = objects.keys.filter({ $0.hasPrefix("\(space.rawValue)/") }).min() else { return nil }

@@ -27,7 +27,7 @@ final class ReplicatedFile {
         directory = shared?.directory ?? "/tmp/verneuil-replication-\(getpid())-\(UInt64.random(in: 0 ... .max))"
         try Files.makeDirectories(directory)
         path = "\(directory)/app.db"
-        isOwner = shared == nil
+        owner = shared
         var options = ReplicationOptions()
         options.hostName = Self.host
         options.manifestInterval = 0.05
@@ -43,8 +43,9 @@ final class ReplicatedFile {
         #expect(ReplicatedVFS.register(makeDefault: false) == SQLITE_OK)
     }
 
-    private let isOwner: Bool
-    deinit { if isOwner { try? Files.removeTree(directory) } }
+    /// Its directory goes with the last who uses it.
+    private let owner: ReplicatedFile?
+    deinit { if owner == nil { try? Files.removeTree(directory) } }
 
     func connect() throws -> SQLiteConnection {
         ReplicatedVFS.replicator = replicator

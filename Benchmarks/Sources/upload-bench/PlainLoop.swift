@@ -1,12 +1,11 @@
 import CVerneuil
-import Crypto
 import Glibc
 import VerneuilSystem
 
 /// PUTs of given bodies on so many connections, a thread for each: nothing is
 /// computed but which body is next. What S3 wants in a head is made beforehand.
 final class PlainLoop: Sendable {
-    private let port: Int
+    private let place: Place
     private let connections: Int
     private let heads: [[UInt8]]
     private let bodies: [MeasuredStore.Body]
@@ -16,23 +15,16 @@ final class PlainLoop: Sendable {
     nonisolated(unsafe) private var running = 0
     nonisolated(unsafe) private var flaw: String?
 
-    init(port: Int, connections: Int, bodies: [MeasuredStore.Body], perSecond: Double?) {
-        self.port = port
+    init(_ place: Place, connections: Int, bodies: [MeasuredStore.Body], perSecond: Double?) {
+        self.place = place
         self.connections = connections
         self.bodies = bodies
         self.perSecond = perSecond
-        heads = bodies.map { body in
-            let sha = SHA256.hash(data: body.bytes).map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined()
-            let md5 = Base64.encode(Array(Insecure.MD5.hash(data: body.bytes)))
-            let escaped = body.key.split(separator: "%", omittingEmptySubsequences: false).joined(separator: "%25")
-            return Array(
-                "PUT /plain/\(escaped) HTTP/1.1\r\nHost: localhost\r\nContent-Length: \(body.bytes.count)\r\nx-amz-content-sha256: \(sha)\r\nContent-MD5: \(md5)\r\n\r\n"
-                    .utf8)
-        }
+        heads = bodies.map { place.putHead(key: $0.key, body: $0.bytes) }
     }
 
     func run() throws -> Run {
-        let sockets = try (0..<connections).map { _ in try Sockets.connect(port) }
+        let sockets = try (0..<connections).map { _ in try Sockets.connect(place.port) }
         let start = MonotonicTime.now
         let cpu = cpuSeconds()
         running = connections

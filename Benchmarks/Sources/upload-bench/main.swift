@@ -1,6 +1,6 @@
-// upload-bench [--mebibytes N] [--rounds N] [--connections N] [--directory D]
+// upload-bench [--mebibytes N] [--rounds N] [--connections N] [--directory D] [--port P [--access-key K] [--secret-key S]]
 //
-// Uploads a fresh database to an in-memory server in a process of its own, as
+// Uploads a fresh database to an in-memory server in a process of its own, or to a real one at 127.0.0.1:P, as
 // `verneuilctl sync` does (read from the spool, fingerprint, compress, hash,
 // sign, send), next to a bare loop that sends the same bodies in parallel, all
 // prepared beforehand. In turn, so that the ratios are of one run. The server
@@ -28,6 +28,10 @@ struct Options {
     var rounds = 1
     var connections = 64
     var directory = "/tmp"
+    /// Of a real server.
+    var port: Int?
+    var accessKey = "testkey"
+    var secretKey = "testsecret"
 
     init(_ arguments: some Collection<String>) {
         var arguments = arguments[...]
@@ -38,8 +42,11 @@ struct Options {
             case ("--rounds", let number?): rounds = number
             case ("--connections", let number?): connections = number
             case ("--directory", _): directory = value
+            case ("--port", let number?): port = number
+            case ("--access-key", _): accessKey = value
+            case ("--secret-key", _): secretKey = value
             default:
-                print("usage: upload-bench [--mebibytes N] [--rounds N] [--connections N] [--directory D]")
+                print("usage: upload-bench [--mebibytes N] [--rounds N] [--connections N] [--directory D] [--port P [--access-key K] [--secret-key S]]")
                 exit(2)
             }
         }
@@ -105,14 +112,9 @@ struct Run {
 
 /// Stores the database as `verneuilctl sync` does, with a spool of its own.
 func upload(
-    _ database: String, to port: Int, _ budget: S3Pacing.Budget?, connections: Int, keepBodies: Bool
+    _ database: String, to place: Place, _ budget: S3Pacing.Budget?, connections: Int, keepBodies: Bool
 ) throws -> (Run, [MeasuredStore.Body]) {
-    var configuration = S3Configuration(
-        region: "us-east-1", endpoint: "http://127.0.0.1:\(port)", chunkBucket: "chunks", manifestBucket: "manifests",
-        pacing: S3Pacing(flush: budget))
-    configuration.maximumConnections = connections
-    let store = try S3Store(configuration, credentials: StaticCredentials(accessKeyID: "key", secretAccessKey: "secret"))
-    let measured = MeasuredStore(store, keepBodies: keepBodies)
+    let measured = MeasuredStore(try place.store(budget, connections: connections), keepBodies: keepBodies)
     let spool = Files.temporaryName(beside: database)
     defer { try? Files.removeTree(spool) }
     let replicator = Replicator(
@@ -128,24 +130,35 @@ func compare(_ options: Options) throws {
     let database = "\(place)/app.db"
     say("making a database of \(options.mebibytes) MiB in \(place)")
     try makeDatabase(database, mebibytes: options.mebibytes)
-    let server = try ServerProcess(in: place)
-    defer { server.stop() }
+    let server = options.port == nil ? try ServerProcess(in: place) : nil
+    defer { server?.stop() }
+    // Buckets of its own for each run: none meets what another has left.
+    var runs = 0
+    func next() -> Place {
+        runs += 1
+        return Place(
+            port: options.port ?? server?.port ?? 0, accessKey: options.accessKey, secretKey: options.secretKey,
+            bucket: "upload-bench-\(getpid())-\(runs)")
+    }
 
     say(column("", 24) + column("seconds") + column("PUT/s") + column("MB/s") + column("CPU ms/PUT"))
     var bodies: [MeasuredStore.Body] = []
     for _ in 1...max(1, options.rounds) {
         for (name, budget) in [("fast", S3Pacing().flush), ("unlimited", nil)] {
             let (ours, kept) = try upload(
-                database, to: server.port, budget, connections: options.connections, keepBodies: bodies.isEmpty)
+                database, to: next(), budget, connections: options.connections, keepBodies: bodies.isEmpty)
             if bodies.isEmpty { bodies = kept }
             say(ours.line("\(name), ours"))
-            let before = server.cpuSeconds()
+            let plain = next()
+            try plain.store(nil, connections: 1).prepare()
+            let before = server?.cpuSeconds() ?? 0
             let bare = try PlainLoop(
-                port: server.port, connections: options.connections, bodies: bodies, perSecond: budget?.requestsPerSecond
+                plain, connections: options.connections, bodies: bodies, perSecond: budget?.requestsPerSecond
             ).run()
             say(bare.line("\(name), bare loop"))
-            let serving = (server.cpuSeconds() - before) / Double(bare.requests) * 1e3
-            say("\(name): \(number(ours.perSecond / bare.perSecond * 100, 0)) % of the bare loop; the server takes \(number(serving, 3)) ms of CPU per PUT")
+            let serving = ((server?.cpuSeconds() ?? 0) - before) / Double(bare.requests) * 1e3
+            let ratio = "\(name): \(number(ours.perSecond / bare.perSecond * 100, 0)) % of the bare loop"
+            say(server == nil ? ratio : "\(ratio); the server takes \(number(serving, 3)) ms of CPU per PUT")
         }
     }
 }

@@ -26,9 +26,9 @@ struct Place: Sendable {
         Glibc.time(&time)
         var parts = tm()
         gmtime_r(&time, &parts)
-        var buffer = [CChar](repeating: 0, count: 32)
-        strftime(&buffer, buffer.count, "%Y%m%dT%H%M%SZ", &parts)
-        let date = String(cString: buffer)
+        func two(_ number: Int32) -> String { number < 10 ? "0\(number)" : "\(number)" }
+        let date = "\(parts.tm_year + 1900)\(two(parts.tm_mon + 1))\(two(parts.tm_mday))T"
+            + "\(two(parts.tm_hour))\(two(parts.tm_min))\(two(parts.tm_sec))Z"
         let headers = [
             ("content-md5", Base64.encode(Array(Insecure.MD5.hash(data: body)))), ("host", "127.0.0.1:\(port)"),
             ("x-amz-content-sha256", Self.hexadecimal(SHA256.hash(data: body))), ("x-amz-date", date),

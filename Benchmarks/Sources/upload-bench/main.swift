@@ -130,7 +130,7 @@ func compare(_ options: Options) throws {
     let database = "\(place)/app.db"
     say("making a database of \(options.mebibytes) MiB in \(place)")
     try makeDatabase(database, mebibytes: options.mebibytes)
-    let server = options.port == nil ? try ServerProcess(in: place) : nil
+    let server = try options.port == nil ? ServerProcess(in: place) : nil
     defer { server?.stop() }
     // Buckets of its own for each run: none meets what another has left.
     var runs = 0

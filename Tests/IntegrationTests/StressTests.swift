@@ -32,12 +32,6 @@ import Testing
         try stress("kill", "--kills \(isQuick ? 30 : 300)", within: 240)
     }
 
-    // S3: each kind of operation, and a few of the moments at which a process can die in it.
-    @Test(.timeLimit(.minutes(5)))
-    func whereverAProcessDiesReplicationGoesOnAndLeavesNoDebris() throws {
-        try stress("crash", "--deaths \(isQuick ? 1 : 3)", within: 240)
-    }
-
     // P4, S1, S2
     @Test(.timeLimit(.minutes(3)))
     func aStoreThatIsNoUseCostsNeitherDiskNorMemoryNorTime() throws {

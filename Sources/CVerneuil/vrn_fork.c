@@ -10,6 +10,12 @@
 // forks. That takes as long as the longest piece of work between two waits,
 // parts of a millisecond on an idle machine; never longer than a second, since
 // an application whose fork hangs is worse off than one whose child does.
+//
+// What is left is Swift's own: once the runtime has waited for a first use in a thread, it keeps that
+// thread's id, and the copy of the thread in a child goes on with the parent's.
+// If another thread of the child then comes to a first use that this one is at,
+// each waits for the other for ever (a futex with an owner). So what a commit
+// and our threads both use first is made before there are threads: FingerprintKey.makeAll.
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
 #endif

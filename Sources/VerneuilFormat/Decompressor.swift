@@ -13,6 +13,9 @@ enum Decompressor {
         return kept
     }()
 
+    /// Makes room for them.
+    static func prepare() { _ = kept[0].load(ordering: .relaxed) }
+
     /// nil where memory is short.
     static func take() -> OpaquePointer? {
         for i in 0..<most where kept[i].load(ordering: .relaxed) != 0 {

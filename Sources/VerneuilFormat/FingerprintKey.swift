@@ -24,6 +24,14 @@ public struct FingerprintKey: @unchecked Sendable {
 
     let parameters: UnsafePointer<vrn_umash_parameters>
 
+    /// Makes all of the above, and what else here is made on first use. For the one thread that is there before others
+    /// begin: in a child of fork(2), two threads that come to the same first use at once may wait for each other for
+    /// ever (vrn_fork.c).
+    public static func makeAll() {
+        for key in [chunk, header, directory, path, hostname, mangling] { _ = key.fingerprint([0]) }
+        Decompressor.prepare()
+    }
+
     /// - Parameter purpose: the first 32 bytes count. Every call allocates some
     ///   300 bytes for good: make a key once.
     public init(purpose: String) {

@@ -1,4 +1,5 @@
 import Synchronization
+import VerneuilFormat
 import VerneuilStore
 import VerneuilSystem
 
@@ -93,6 +94,9 @@ public enum Replicas {
 
     /// Replaces the configuration. Safe from any thread.
     public static func configure(_ environment: ReplicaEnvironment) {
+        // Before there are threads that may want the same at the same time.
+        FingerprintKey.makeAll()
+        _ = Zeros.address
         // The old one is leaked: somebody may be about to use it, and a process is configured once or twice.
         current.store(local(environment), ordering: .releasing)
     }

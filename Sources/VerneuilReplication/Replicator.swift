@@ -1,4 +1,5 @@
 import CVerneuil
+import CoreMetrics
 import Logging
 import VerneuilFormat
 import VerneuilSpool
@@ -89,6 +90,10 @@ public final class Replicator: @unchecked Sendable {
         self.options = options
         self.logger = logger
         self.didStoreChunk = didStoreChunk
+        // Before there are threads that may want the same at the same time.
+        FingerprintKey.makeAll()
+        _ = ParallelLoop.mostHelpers
+        _ = MetricsSystem.factory
     }
 
     /// A tracker for a connection to the file with this identity; `path` is canonical.

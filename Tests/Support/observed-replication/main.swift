@@ -17,11 +17,9 @@ struct Handler: LogHandler {
         set { metadata[key] = newValue }
     }
 
-    func log(
-        level: Logger.Level, message: Logger.Message, metadata: Logger.Metadata?, source: String, file: String, function: String, line: UInt
-    ) {
-        let pairs = (metadata ?? [:]).sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
-        print("log|\(level)|\(label)|\(message)|\(pairs.joined(separator: ","))")
+    func log(event: LogEvent) {
+        let pairs = (event.metadata ?? [:]).sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
+        print("log|\(event.level)|\(label)|\(event.message)|\(pairs.joined(separator: ","))")
     }
 }
 LoggingSystem.bootstrap { Handler(label: $0) }

@@ -325,10 +325,12 @@ let package = Package(
 // Sanitizers (scripts/sanitize) are for what is ours and builds in seconds: without the S3 client, whose NIO and
 // BoringSSL take minutes in yet another configuration, and what stands on it.
 if environment["VERNEUIL_WITHOUT_S3"] == "1" {
+    let network: Set = ["swift-nio", "swift-nio-ssl", "swift-crypto"]
     func needs(_ target: Target, anyOf names: Set<String>) -> Bool {
         target.dependencies.contains { dependency in
             switch dependency {
             case .byNameItem(let name, _), .targetItem(let name, _): names.contains(name)
+            case .productItem(_, let package, _, _): package.map(network.contains) ?? false
             default: false
             }
         }
@@ -337,7 +339,6 @@ if environment["VERNEUIL_WITHOUT_S3"] == "1" {
     while let next = package.targets.first(where: { !gone.contains($0.name) && needs($0, anyOf: gone) }) { gone.insert(next.name) }
     package.targets.removeAll { gone.contains($0.name) }
     package.products = []
-    let network = ["swift-nio", "swift-nio-ssl", "swift-crypto"]
     package.dependencies.removeAll { dependency in
         guard case .sourceControl(_, let location, _) = dependency.kind else { return false }
         return network.contains { location.hasSuffix("/\($0)") }

@@ -155,6 +155,7 @@ public struct SpoolBuilder: ~Copyable {
     ) throws(SystemError) -> Outcome {
         guard try isAtRest(found) else { return .unsettled }
         let epoch = try database.unusedEpoch(after: before, parity: 0)
+        try makeRoom(control, before, length: found.length, for: epoch)
         var work = try BaseWork(database, epoch, start: found)
         guard try work.copy(source, table: nil, deadline: deadline, isStored) else { return .more }
 
@@ -178,6 +179,29 @@ public struct SpoolBuilder: ~Copyable {
         try work.publish()
         try SpoolControl.write(record, control.fd, path: database.controlPath)
         return .whole(built: true)
+    }
+
+    /// S2, where no transaction comes to see to it: removes what nobody needs; then, while another full snapshot would be
+    /// too much, gives up the oldest epoch, ready or not. All of them are of states that the file has left.
+    private borrowing func makeRoom(
+        _ control: borrowing Descriptor, _ before: SpoolControl, length: UInt64, for epoch: UInt64
+    ) throws(SystemError) {
+        try database.removeEpochs(except: before.neededEpochs.union([epoch]))
+        // Tables, and whole blocks of small files.
+        let most = 4 * length + length / 256 + 131_072
+        for other in try database.epochs().sorted() where other < epoch {
+            var standing = length
+            for number in try database.epochs() where number != epoch {
+                standing &+= UInt64(max(0, database.allocatedBytes(ofEpoch: number)))
+            }
+            if standing <= most { return }
+            guard let now = try SpoolControl.read(control.fd, path: database.controlPath) else { return }
+            // Before anything of it goes: whoever can't read it sees why.
+            var record = now.builder
+            record.distrusted = max(record.distrusted, other)
+            try SpoolControl.write(record, control.fd, path: database.controlPath)
+            try Files.removeTree(database.epochPath(other))
+        }
     }
 
     /// Nobody writes, nothing is half written, and the last write is long enough

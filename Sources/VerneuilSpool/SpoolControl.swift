@@ -141,7 +141,7 @@ public struct SpoolControl: Sendable {
     }
 
     /// Whether a snapshot waits that producers keep still.
-    public var isReadyPinned: Bool { producer.ready > copier.copied }
+    public var isReadyPinned: Bool { producer.ready > copier.copied && producer.ready.epoch > builder.distrusted }
 
     /// Whether a builder took an open transaction for dead that was only slow, and began an epoch, and after that the
     /// transaction was staged in its own. That epoch's numbers are behind what is, or may be, stored: nothing

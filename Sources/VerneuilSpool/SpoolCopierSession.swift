@@ -58,8 +58,7 @@ public final class SpoolCopierSession: Sendable {
             let producer = before.producer
             let current = before.current
             let known = known ?? before.copier.copied
-            let isPinned =
-                before.isReadyPinned && producer.ready > known && producer.ready.epoch > before.builder.distrusted
+            let isPinned = before.isReadyPinned && producer.ready > known
             let point: SpoolPoint
             let state: SourceState
             if isPinned {
@@ -98,6 +97,8 @@ public final class SpoolCopierSession: Sendable {
     /// Whether producers still keep what belongs to `point`, so that whatever of it can't be read is damaged.
     public func stands(_ point: SpoolPoint) throws(SystemError) -> Bool {
         guard let now = try records() else { return false }
+        // A builder that needed the room gave it up.
+        if point.epoch <= now.builder.distrusted { return false }
         return now.producer.ready == point || (now.current.point == point && (now.hasProposal || !now.producer.isOpen))
     }
 

@@ -149,13 +149,18 @@ public struct SpoolDatabase: Sendable, Hashable {
     }
 
     /// Bytes that the directory takes on disk.
-    public func allocatedBytes() -> Int64 {
+    public func allocatedBytes() -> Int64 { allocatedBytes(below: directory) }
+
+    /// The same of one epoch.
+    func allocatedBytes(ofEpoch epoch: UInt64) -> Int64 { allocatedBytes(below: epochPath(epoch)) }
+
+    private func allocatedBytes(below top: String) -> Int64 {
         func total(_ path: String) -> Int64 {
             guard let status = (try? Files.status(path, followLinks: false)) ?? nil else { return 0 }
             guard status.isDirectory else { return status.allocated }
             return ((try? Files.list(path)) ?? []).reduce(0) { $0 + total("\(path)/\($1)") }
         }
-        return total(directory)
+        return total(top)
     }
 
     // MARK: what a target has

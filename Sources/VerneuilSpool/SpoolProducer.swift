@@ -126,6 +126,8 @@ public final class SpoolProducer: @unchecked Sendable {
         copied = records.copier.copied
         everywhere = records.copier.everywhere
         record = records.producer
+        // Given up: nobody copies it any more, and it mustn't keep the next one from being ready.
+        if record.ready.epoch <= records.builder.distrusted { record.ready = .none }
         let current = records.current
 
         // R1: build on the newest snapshot only where the file is, beyond doubt, what it was then.

@@ -43,4 +43,22 @@ import Testing
     func theFirstCommitDoesNotStallAndTheSnapshotIsFinishedUnderCommits(mebibytes: Int) throws {
         try stress("stall", "--mebibytes \(mebibytes) --real 32", within: 240)
     }
+
+    // R1 to R10: three deaths of each scenario, chosen at random; all of them by hand.
+    @Test(.timeLimit(.minutes(5)))
+    func aProcessThatDiesBeforeAnyFileOperationLeavesNothingThatPassesForWhole() throws {
+        try stress("crash", "--deaths \(isQuick ? 1 : 3)", within: 240)
+    }
+
+    // Each form of failure at calls chosen at random; all of them by hand.
+    @Test(.timeLimit(.minutes(5)))
+    func failingCallsOfReplicationAreNotSeenByTheApplicationAndDoNotLast() throws {
+        try stress("faults", "--calls \(isQuick ? 4 : 18) --one-error", within: 240)
+    }
+
+    // P3, P5
+    @Test(.timeLimit(.minutes(5)), arguments: isQuick ? [1] : [1, 40])
+    func eightProcessesUploadNoMoreThanOneAndNeverGoBack(databases: Int) throws {
+        try stress("many", "--processes 8 --databases \(databases) --seconds 4", within: 240)
+    }
 }

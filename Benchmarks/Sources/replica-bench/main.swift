@@ -41,13 +41,18 @@ struct Stored {
     var bodies: [(body: [UInt8], offset: Int64)] = []
 
     init(mebibytes: Int) {
-        var random = SystemRandomNumberGenerator()
+        // xorshift64*: the kernel's numbers would take minutes.
+        var random: UInt64 = 0x9E37_79B9_7F4A_7C15
         var chunks: [Fingerprint] = []
         for i in 0..<mebibytes * 16 {
             let chunk = [UInt8](unsafeUninitializedCapacity: Chunk.size) { buffer, count in
                 let raw = UnsafeMutableRawBufferPointer(buffer)
                 for at in stride(from: 0, to: Chunk.size, by: 8) {
-                    raw.storeBytes(of: random.next() & 0x0F0F_0F0F_0F0F_0F0F, toByteOffset: at, as: UInt64.self)
+                    random ^= random >> 12
+                    random ^= random << 25
+                    random ^= random >> 27
+                    raw.storeBytes(
+                        of: (random &* 0x2545_F491_4F6C_DD1D) & 0x0F0F_0F0F_0F0F_0F0F, toByteOffset: at, as: UInt64.self)
                 }
                 count = Chunk.size
             }

@@ -38,16 +38,46 @@ import VerneuilCore
         }
     }
 
+    /// Each function is in its file, and is called in a file of the way: whoever follows it never has to search.
     @Test func theWayOfAPageInTheDesignIsThatOfTheSources() throws {
         let block = try #require(try Document("docs/DESIGN.md").blocks.first { $0.section == "The way of a page" })
-        var count = 0
-        for line in block.lines {
-            guard let step = line.firstMatch(of: #/ ([A-Za-z0-9]+/[A-Za-z0-9]+\.swift) +([A-Za-z0-9_]+)$/#) else { continue }
-            count += 1
-            let source = try String(contentsOfFile: "\(Products.package)/Sources/\(step.output.1)", encoding: .utf8)
-            #expect(source.contains("func \(step.output.2)("), "\(line)")
+        var steps: [(line: String, file: String, function: String)] = []
+        for line in block.lines where line.contains(".swift") {
+            let step = try #require(line.firstMatch(of: #/ ([A-Za-z0-9]+/[A-Za-z0-9]+\.swift) +([A-Za-z0-9_]+)$/#), "\(line)")
+            steps.append((line, String(step.output.1), String(step.output.2)))
         }
-        #expect(count >= 20)
+        #expect(steps.count >= 28)
+        let numbers = block.lines.compactMap { $0.firstMatch(of: #/^ {1,3}(\d+)  /#).flatMap { Int($0.output.1) } }
+        #expect(numbers == Array(1...18))
+        let sources = try Dictionary(uniqueKeysWithValues: Set(steps.map(\.file)).map {
+            ($0, try String(contentsOfFile: "\(Products.package)/Sources/\($0)", encoding: .utf8))
+        })
+        for step in steps {
+            #expect(sources[step.file]?.contains("func \(step.function)(") == true, "\(step.line)")
+            // SQLite calls these.
+            if step.function.hasPrefix("verneuil_"), step.function != "verneuil_linux_xWrite" { continue }
+            let call = try Regex("[^A-Za-z0-9_]\(step.function)\\(")
+            let isCalled = sources.values.contains { $0.replacing("func \(step.function)(", with: "").contains(call) }
+            #expect(isCalled, "nobody on this way calls it: \(step.line)")
+        }
+    }
+
+    /// In text, too: `Tracker.swift`.
+    @Test func sourceFilesThatDocumentsNameAreThere() throws {
+        var files: Set<String> = []
+        for directory in ["Sources", "Tests", "Benchmarks", "Examples"] {
+            let all = FileManager.default.enumerator(atPath: "\(Products.package)/\(directory)")?.compactMap { $0 as? String } ?? []
+            files.formUnion(all.map { "\(directory)/\($0)" })
+        }
+        var count = 0
+        for document in try Document.all() {
+            for match in try Document(document).text.matches(of: #/[A-Za-z0-9+_/-]+\.(?:swift|c|h|py)\b/#) {
+                let name = String(match.output)
+                count += 1
+                #expect(files.contains { $0 == name || $0.hasSuffix("/\(name)") } || ["Package.swift", "sqlite3.h"].contains(name), "\(document): \(name)")
+            }
+        }
+        #expect(count >= 40)
     }
 
     @Test func linksBetweenDocumentsLeadSomewhere() throws {

@@ -190,6 +190,53 @@ import Testing
         #expect(lines.contains { $0.hasPrefix("All comparisons held.") } && program.text.contains(options.isEmpty ? "the directory" : "an S3 server"), "\(program)")
     }
 
+    /// While it writes: the writer ends with it, with whatever feeds it, and no file is left. That the writer takes so long is
+    /// its input's doing.
+    @Test(arguments: [SIGTERM, SIGINT]) func anInterruptedDemonstrationLeavesNothing(signal: Int32) throws {
+        try here.write(
+            Array(
+                """
+                #!/bin/bash
+                case "$*" in
+                  *"vfs=verneuil :memory:"*) { head -n 30; echo '.shell touch "$TMPDIR/writing"'; sleep 600; } | /usr/bin/sqlite3 "$@" ;;
+                  *) exec /usr/bin/sqlite3 "$@" ;;
+                esac
+
+                """.utf8), to: "tools/sqlite3")
+        #expect(chmod(here.file("tools/sqlite3"), 0o755) == 0)
+        let temporary = here.file("tmp")
+        try FileManager.default.createDirectory(atPath: temporary, withIntermediateDirectories: true)
+        // As a terminal starts it: signals that this process blocks or ignores are inherited.
+        let unblocked = """
+            import os, signal, sys
+            signal.pthread_sigmask(signal.SIG_SETMASK, [])
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.execv(sys.argv[1], sys.argv[1:])
+            """
+        let demonstration = Process()
+        demonstration.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        demonstration.arguments = ["python3", "-c", unblocked, "\(Self.repository)/scripts/demo"]
+        demonstration.environment = try ProcessInfo.processInfo.environment.merging([
+            "VERNEUIL_DIST": Self.dist.get().path, "VERNEUIL_DIST_READY": "1", "TMPDIR": temporary,
+            "PATH": "\(here.file("tools")):\(ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin")",
+        ]) { $1 }
+        demonstration.standardOutput = FileHandle.nullDevice
+        try demonstration.run()
+        let end = Date(timeIntervalSinceNow: 120)
+        while !here.exists("tmp/writing"), demonstration.isRunning, Date() < end { usleep(20_000) }
+        #expect(try here.exists("tmp/writing") && running(with: temporary) >= 4)
+        kill(demonstration.processIdentifier, signal)
+        demonstration.waitUntilExit()
+        #expect(demonstration.terminationReason == .exit && demonstration.terminationStatus == 128 + signal)
+        #expect(try FileManager.default.contentsOfDirectory(atPath: temporary) == ["writing"])
+        #expect(try running(with: temporary) == 0)
+    }
+
+    /// Processes that have this in their environment, zombies not counted.
+    private func running(with text: String) throws -> Int {
+        try Program.run(["bash", "-c", "grep -lsaF -- \"$1\" /proc/[0-9]*/environ", "bash", text]).text.split(separator: "\n").count
+    }
+
     /// A restored file that differs by one bit is no success.
     @Test func theDemonstrationFailsWhereAComparisonDoes() throws {
         let real = try Self.dist.get(), dist = here.file("dist")

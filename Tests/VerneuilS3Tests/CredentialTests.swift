@@ -69,6 +69,24 @@ import VerneuilSystem
         #expect(try identity(store(environment.filter { !$0.key.hasSuffix("_KEY_ID") && !$0.key.hasSuffix("TOKEN") })) == "AKfile")
     }
 
+    /// In a process that runs on. The first request after the correction may still come too early.
+    @Test func aFileThatIsCorrectedServesSoonAfterItsKeyWasRefused() throws {
+        let path = try file("credentials", "[default]\naws_access_key_id=AKwrong\naws_secret_access_key=TOPSECRETwrong\n")
+        s3.change { $0.judge = { key, _ in key == "AKwrong" ? (403, "SignatureDoesNotMatch") : nil } }
+        let store = try store(["AWS_SHARED_CREDENTIALS_FILE": path])
+        #expect(throws: StoreError.self) { try store.get(GetRequest(.chunks, "k", limit: 10)) }
+        let refused = MonotonicTime.now
+        _ = try file("credentials", "[default]\naws_access_key_id=AKright\naws_secret_access_key=TOPSECRETright\n")
+        var seconds = 0.0, isServed = false
+        while !isServed, seconds < 8 {
+            Threads.pause(microseconds: 100_000)
+            isServed = (try? store.get(GetRequest(.chunks, "k", limit: 10))) != nil
+            seconds = MonotonicTime.now.seconds(since: refused)
+        }
+        #expect(isServed, "not within \(seconds) s")
+        #expect(try identity(store) == "AKright")
+    }
+
     @Test func halfAnIdentityIsAnErrorNotAnother() throws {
         let credentials = try file("credentials", "[default]\naws_access_key_id=AKfile\naws_secret_access_key=TOPSECRETfile\n")
         let error = refusal(try store(["AWS_ACCESS_KEY_ID": "AKenv", "AWS_SHARED_CREDENTIALS_FILE": credentials]))

@@ -35,6 +35,8 @@ final class CredentialCache: @unchecked Sendable {
     private var waiting: [Completion] = []
     /// When a server last made us look again, and nothing new was found.
     private var lastVainDemand: MonotonicTime?
+    /// Seconds that the last look-up took.
+    private var effort = 0.0
 
     /// Credentials are renewed so long before they expire, in seconds, or after
     /// half of their time where that is later.
@@ -66,13 +68,14 @@ final class CredentialCache: @unchecked Sendable {
     }
 
     /// A server has refused the credentials of that look-up: gets others, and
-    /// answers whether there are any. A provider that keeps bringing the same
-    /// ones is asked every ten seconds at most.
+    /// answers whether there are any. A provider that keeps bringing the same ones
+    /// is asked again after a hundred times what that took, 1 to 10 s: whoever
+    /// corrects a file is not answered with what stood there before.
     func replace(_ refused: Held, _ completion: @escaping (Bool) -> Void) {
         if let held, held.generation != refused.generation {
             return completion(!held.credentials.hasSameSecrets(as: refused.credentials))
         }
-        if !isLooking, let lastVainDemand, MonotonicTime.now.seconds(since: lastVainDemand) < 10 {
+        if !isLooking, let lastVainDemand, MonotonicTime.now.seconds(since: lastVainDemand) < min(max(1, 100 * effort), 10) {
             return completion(false)
         }
         waiting.append { [self] result in
@@ -89,13 +92,18 @@ final class CredentialCache: @unchecked Sendable {
         isLooking = true
         do throws(SystemError) {
             try Threads.spawn("vrn-credentials") { [self] in
+                let began = MonotonicTime.now
                 let result: Result<S3Credentials, CredentialError>
                 do throws(CredentialError) {
                     result = .success(try provider.load(context))
                 } catch {
                     result = .failure(error)
                 }
-                loop.execute { self.found(result) }
+                let effort = MonotonicTime.now.seconds(since: began)
+                loop.execute {
+                    self.effort = effort
+                    self.found(result)
+                }
             }
         } catch {
             found(.failure(.failed("\(error)")))

@@ -210,11 +210,20 @@ final class DatabaseCopier: @unchecked Sendable {
 
     private struct Refusal: Error { var text: String }
 
+    /// Seconds that a journal which nobody is at work on is waited for: a program that starts again rolls it back.
+    static let patienceForJournals = 5.0
+
+    private var hotJournal: String {
+        "a transaction was interrupted and is not rolled back: \(SourceLocks.journal(database.path)) is left of it; "
+            + "open the database once with SQLite (sqlite3 FILE \"SELECT 1 FROM sqlite_schema\"), and flush again"
+    }
+
     /// The point to which everything that is committed now belongs, made whole. Runs the builder where it isn't.
     private func settle(_ deadline: MonotonicTime) throws(SystemError) -> Result<SpoolPoint, Refusal> {
         var openSince: (begun: SpoolPoint, since: MonotonicTime)?
         // Whatever was committed before the call came before this transaction.
         var first: SpoolPoint?
+        var left: (journal: FileStatus, since: MonotonicTime)?
         while true {
             var isDead = false
             if let records = try database.control(), records.producer.isOpen, !records.hasProposal {
@@ -244,15 +253,25 @@ final class DatabaseCopier: @unchecked Sendable {
             {
                 return .success(records.producer.staged)
             }
-            // No waiting helps; nor does it with a hot journal, until somebody opens the database.
+            // No waiting helps; nor does it with a hot journal, unless somebody opens the database soon.
             if case .unsettled = outcome {
                 if try database.isInWALMode() {
                     return .failure(
                         Refusal(text: "the database is in WAL mode, which is not replicated: run \"PRAGMA journal_mode=DELETE\" on it with another VFS"))
                 }
+                let journal = try database.abandonedJournal()
+                if let journal, let left, left.journal.inode == journal.inode, left.journal.modified == journal.modified {
+                    if MonotonicTime.now.seconds(since: left.since) >= Self.patienceForJournals { return .failure(Refusal(text: hotJournal)) }
+                } else {
+                    left = journal.map { ($0, MonotonicTime.now) }
+                }
+            } else {
+                left = nil
             }
             if MonotonicTime.now >= deadline {
-                return .failure(Refusal(text: "the database is being written, or has a hot journal (\(outcome))"))
+                if left != nil { return .failure(Refusal(text: hotJournal)) }
+                return .failure(
+                    Refusal(text: "the database was being written all the time (\(outcome)): end the transaction that is open on it, and flush again"))
             }
             if outcome != .more { Threads.pause(microseconds: 10_000) }
         }

@@ -229,6 +229,19 @@ extension SpoolDatabase {
     /// Whether the file at its path is, which is not replicated.
     package func isInWALMode() throws(SystemError) -> Bool { try Descriptor(path, O_RDONLY).isInWALMode() }
 
+    /// The journal of a transaction that somebody began and nobody is at work on; nil where there is none, or it is under way.
+    /// By two looks at the locks: an answer may be wrong where transactions come and go at this moment.
+    package func abandonedJournal() throws(SystemError) -> FileStatus? {
+        let source = try Descriptor(path, O_RDONLY)
+        func isAtWork() throws(SystemError) -> Bool {
+            if try SourceLocks.isReserved(source.fd, path: path) { return true }
+            return try SourceLocks.isBeingWritten(source.fd, path: path)
+        }
+        if try isAtWork() { return nil }
+        guard try SourceLocks.hasLiveJournal(path), let journal = try Files.status(SourceLocks.journal(path)) else { return nil }
+        return try isAtWork() ? nil : journal
+    }
+
     /// Declares the newest snapshot, and all before it, wrong: the next transaction
     /// or builder takes a full one. False where a builder is at work just now: call again later.
     public func distrust() throws(SystemError) -> Bool {

@@ -75,6 +75,11 @@ import VerneuilCore
         #expect(try uploads == seconds / number(#"(\d+) seconds between bursts"#))
         #expect(try requests == number(#"(\d+) chunks an upload"#) + 1)
         #expect(touches == rounded(chunks / spread, to: 10))
+        // The same where it is said again; `aGiBIsTouchedAsOftenADayAsTheDocumentsSay` counts them.
+        let again = try section("docs/REPLICATION.md", "Requests")
+        let row = try #require(again.firstMatch(of: /about ([\d,]+) COPY a day, less what is written anyway; with 1 day: about ([\d,]+) \|/))
+        #expect(Double(row.output.1.replacing(",", with: "")) == touches)
+        #expect(Double(row.output.2.replacing(",", with: "")) == rounded(chunks / (1 * 0.925 - 0.125), to: 10))
         #expect(day == uploads * requests + touches)
         #expect(try number(#"\$([\d.]+) a month;"#) == rounded(day * 30 * put, to: 0.1))
         let most = try number(#"Bounds: (\d+) requests a second"#)

@@ -98,6 +98,45 @@ import VerneuilSystem
         #expect(other.replicator.flushAll(timeout: 30).isEmpty)
     }
 
+    /// What a writer that was killed leaves is no state that was committed: no waiting helps until somebody opens the database.
+    /// The others of the spool are stored all the same.
+    @Test func aJournalThatNobodyRollsBackFailsItSoonAndIsNamed() throws {
+        let store = RecordingStore()
+        let file = try ReplicatedFile([store]) { $0.scanInterval = 3600 }
+        let other: SQLiteConnection
+        do {
+            let db = try file.connect()
+            try db.rows("CREATE TABLE t(x); INSERT INTO t VALUES(1)")
+            #expect(try file.flush() == nil)
+            other = try SQLiteConnection("\(file.directory)/other.db", vfs: "verneuil")
+            try other.rows("CREATE TABLE t(x); INSERT INTO t VALUES(2)")
+        }
+        // As a crash leaves it: the journal of a transaction that has written to the file.
+        let writer = try SQLiteConnection(file.path, vfs: "unix")
+        try writer.rows("PRAGMA cache_spill=1; PRAGMA cache_size=1; BEGIN IMMEDIATE")
+        try writer.rows("INSERT INTO t SELECT randomblob(3000) FROM (WITH RECURSIVE c(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM c WHERE i<60) SELECT i FROM c)")
+        let (database, journal) = (try #require(try Files.read(file.path)), try #require(try Files.read("\(file.path)-journal")))
+        #expect(database.count > 100_000 && journal.count >= 512)
+        try writer.rows("ROLLBACK")
+        let now = try Descriptor(file.path, O_WRONLY)
+        try now.write(database, at: 0)
+        try Files.writeAtomically(journal, to: "\(file.path)-journal", mode: 0o644)
+
+        let began = MonotonicTime.now
+        let failed = file.replicator.flushAll(timeout: 300)
+        let seconds = MonotonicTime.now.seconds(since: began)
+        #expect(failed.map(\.path) == [file.path], "\(failed)")
+        let reason = failed.first?.reason ?? ""
+        #expect(reason.contains("\(file.path)-journal") && reason.contains("open the database once with SQLite"), "\(reason)")
+        #expect(seconds < 120, "\(seconds) s")
+        let copy = try ReplicatedFile.restored(from: store, path: "\(file.directory)/other.db", to: "\(file.directory)/copy.db")
+        #expect(try copy.value("SELECT x FROM t") == "2")
+
+        let opened = try SQLiteConnection(file.path, vfs: "unix")
+        #expect(try opened.value("SELECT group_concat(x) FROM t") == "1")
+        #expect(file.replicator.flushAll(timeout: 60).isEmpty)
+    }
+
     @Test func withoutTargetsItFails() throws {
         let file = try ReplicatedFile([])
         let db = try file.connect()

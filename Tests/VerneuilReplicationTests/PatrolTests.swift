@@ -123,6 +123,20 @@ final class FakeClock: @unchecked Sendable {
         #expect(life.touches >= chunks * 4, "everything that lives is touched")
     }
 
+    /// Touches a day of 1 GiB: docs/OPERATIONS.md and docs/REPLICATION.md say so, and FigureTests compares those with each other.
+    @Test(arguments: [(5.0, 3640.0), (1.0, 20_480.0)])
+    func aGiBIsTouchedAsOftenADayAsTheDocumentsSay(age: Double, documented: Double) throws {
+        let life = try Life(chunks: 600, maximumAge: age)
+        // As after a while: not all at once.
+        let now = ChunkAges.hour(life.clock.now)
+        let hours = life.list.map { _ in now &- UInt16.random(in: 0..<UInt16(age * 0.9 * 24)) }
+        try ChunkAges.write(life.database, life.target.identifier, list: life.list, hours: hours)
+        try life.run(days: 30)
+        let found = Double(life.touches) / 30 / 600 * 16_384
+        print("an age of \(age) days: \(Int(found)) touches a day for 1 GiB")
+        #expect(abs(found - documented) < 0.05 * documented, "\(found)")
+    }
+
     @Test func whatIsNotKnownCountsAsOld() throws {
         let life = try Life(chunks: 200, maximumAge: 5)
         try Files.remove("\(life.database.directory)/ages.\(life.target.identifier)")

@@ -2,7 +2,7 @@ import VerneuilReplica
 
 /// How a restore goes about its work.
 public struct RestoreOptions: Sendable {
-    /// Replace a database that is in use, or was not closed properly.
+    /// Replace a database that is in use, or was not closed properly, or a file that is no database.
     public var force = false
     /// The path of an older copy of the database: chunks that are there are not fetched.
     public var base: String?
@@ -17,6 +17,7 @@ public struct RestoreOptions: Sendable {
     var forCore: Restore.Options {
         var options = Restore.Options()
         options.force = force
+        options.onlyDatabases = true
         options.base = base
         options.verify = verify
         options.progress = { [progress] in progress($0.done, $0.total) }

@@ -14,6 +14,8 @@ import VerneuilSystem
 /// - *No journal meets a database that it isn't of*: a non-empty one beside
 ///   PATH means that the database was not closed, and SQLite would roll it back
 ///   into the new file. With `force` it is removed before the rename.
+/// - *A file that is no database is somebody's text, key or archive*: it is left alone where the caller says so
+///   (`onlyDatabases`), unless forced.
 /// - *Two restores to one PATH don't mix*: PATH.partial is locked with flock(2).
 /// - What is left of an interrupted restore is PATH.partial and nothing else.
 struct RestoreTarget: ~Copyable {
@@ -31,20 +33,25 @@ struct RestoreTarget: ~Copyable {
     private static let lockBytes: (start: Int64, count: Int64) = (0x4000_0000, 512)
     private static let journals = ["-journal", "-wal"]
 
-    /// - Parameter force: replaces a database that is in use, or has a journal.
-    static func open(_ name: String, force: Bool) throws(ReplicaError) -> RestoreTarget {
+    /// - Parameters:
+    ///   - force: replaces a database that is in use, or has a journal.
+    ///   - onlyDatabases: refuses to replace a file that is neither empty nor a database.
+    static func open(_ name: String, force: Bool, onlyDatabases: Bool) throws(ReplicaError) -> RestoreTarget {
         guard let path = Files.canonical(name) else {
             throw .refused("\(name): can't be restored to: there is no such directory")
         }
+        let foreign: String?
         do throws(SystemError) {
-            return try RestoreTarget(path, force)
+            let old = try lockExisting(path, force: force)
+            foreign = onlyDatabases && !force ? try foreignContent(old) : nil
+            if foreign == nil { return try RestoreTarget(path, old, force) }
         } catch {
             throw explain(error, path)
         }
+        throw .refused("\(path) is no SQLite database (\(foreign ?? "")), and is not replaced: restore to another file, or force it")
     }
 
-    private init(_ path: String, _ force: Bool) throws(SystemError) {
-        let old = try Self.lockExisting(path, force: force)
+    private init(_ path: String, _ old: consuming Descriptor?, _ force: Bool) throws(SystemError) {
         if !force { try Self.refuseJournals(path) }
         let partial = try Self.openPartial(Self.partialPath(path))
         try Self.inheritPermissions(from: old, to: partial)
@@ -89,6 +96,20 @@ struct RestoreTarget: ~Copyable {
         // Left open: if it is this process whose SQLite has locked the file, by
         // POSIX locks, then closing any descriptor of the file would drop them.
         throw SystemError("lock", path, result == 1 || result == -EAGAIN ? EBUSY : -result)
+    }
+
+    /// What the file holds, where that is no database: "9000 bytes that begin with …"; nil where it may be replaced.
+    private static func foreignContent(_ old: borrowing Descriptor?) throws(SystemError) -> String? {
+        let header: [UInt8], size: Int64
+        switch old {
+        case .some(let old):
+            header = try old.read(count: 16, at: 0)
+            size = try old.status().size
+        case .none: return nil
+        }
+        if header.isEmpty || header == Array("SQLite format 3\0".utf8) { return nil }
+        let start = String(decoding: header.map { (0x20..<0x7F).contains($0) ? $0 : UInt8(ascii: ".") }, as: UTF8.self)
+        return "\(size) bytes that begin with \"\(start)\""
     }
 
     private static func refuseJournals(_ path: String) throws(SystemError) {

@@ -10,7 +10,8 @@ struct ManifestCommand: Tool {
         abstract: "Fetches a database's manifest, as it is stored or decoded.",
         discussion: """
             What is written to the file (or standard output) are the stored bytes, usually compressed. With --json it is \
-            their meaning, verified.
+            their meaning, verified. What stands at FILE is replaced where it is such output, or empty; anything else \
+            only with --force, and a database never.
 
               verneuilctl manifest --json --hostname db1.example.com /srv/app/app.db
             """)
@@ -29,6 +30,9 @@ struct ManifestCommand: Tool {
     @Option(name: .shortAndLong, help: ArgumentHelp("Write to this file.", valueName: "file"))
     var out: String?
 
+    @Flag(help: "Replace a file that is no manifest.")
+    var force = false
+
     @Flag(help: "Decode it: length, ctime, fingerprints, the list of chunks.")
     var json = false
 
@@ -36,6 +40,7 @@ struct ManifestCommand: Tool {
         try Self.refuseEmpty(source, "<source>")
         try Self.refuseEmpty(hostname, "--hostname")
         try Self.refuseEmpty(out, "--out")
+        if out == nil, force { throw ValidationError("--force goes with --out.") }
         if hostname != nil, source.contains("://") { throw ValidationError("--hostname goes with a database's path.") }
     }
 
@@ -51,11 +56,28 @@ struct ManifestCommand: Tool {
             }
             return try Terminal.write(output)
         }
+        try checkReplaceable(out)
+        try Files.writeAtomically(output, to: out, mode: 0o644)
+    }
+
+    private func checkReplaceable(_ out: String) throws {
+        let start = try Files.read(out, prefix: 16)
         // The likely slip is to name the database itself.
-        if try Files.read(out, prefix: 16) == Array("SQLite format 3\0".utf8) {
+        if start == Array("SQLite format 3\0".utf8) {
             throw Failure("\(out) is a SQLite database, which a manifest must not replace: choose another --out")
         }
-        try Files.writeAtomically(output, to: out, mode: 0o644)
+        if force || start.isEmpty { return }
+        let size = try Files.status(out)?.size ?? 0
+        let there = size <= Int64(Body.maximumLength) ? try Files.read(out) ?? [] : []
+        if (try? StoredManifest(decoding: there)) != nil || isDescription(there) { return }
+        let text = String(decoding: start.map { (0x20..<0x7F).contains($0) ? $0 : UInt8(ascii: ".") }, as: UTF8.self)
+        throw Failure("\(out) is no manifest (\(size) bytes that begin with \"\(text)\"), and is not replaced: choose another --out, or --force")
+    }
+
+    /// Whether it is what --json writes.
+    private func isDescription(_ text: [UInt8]) -> Bool {
+        guard text.first == UInt8(ascii: "{"), case .object(let members)? = (try? JSON(parsing: text))?.value else { return false }
+        return members.contains { $0.key == "contents_fingerprint" }
     }
 
     private func describe(_ reference: ManifestReference, _ manifest: Manifest) -> JSON {

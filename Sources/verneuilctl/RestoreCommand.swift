@@ -10,7 +10,8 @@ struct RestoreCommand: Tool {
         abstract: "Writes a replicated database to a file, or to standard output.",
         discussion: """
             Every byte is verified, and the file takes its name when it is whole and on disk. An interrupted restore \
-            leaves FILE.partial, which the next one goes on from.
+            leaves FILE.partial, which the next one goes on from. What stands at FILE is replaced where it is a database \
+            that nobody uses, or empty; anything else only with --force.
 
               verneuilctl restore --hostname db1.example.com --source-path /srv/app/app.db --out /srv/app/app.db
             """)
@@ -25,7 +26,7 @@ struct RestoreCommand: Tool {
     @Option(help: ArgumentHelp("An older copy of the database: what is in there is not fetched.", valueName: "file"))
     var base: String?
 
-    @Flag(help: "Replace a database that is in use, or that has a journal beside it.")
+    @Flag(help: "Replace a database that is in use, or that has a journal beside it, or a file that is no database.")
     var force = false
 
     @Flag(inversion: .prefixedNo, help: "Read the finished file again before it takes its name.")
@@ -64,6 +65,7 @@ struct RestoreCommand: Tool {
         var options = Restore.Options()
         options.base = base
         options.force = force
+        options.onlyDatabases = true
         options.verify = verify
         options.progress = bar.show
         if integrityCheck {

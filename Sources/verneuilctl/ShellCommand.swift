@@ -50,16 +50,23 @@ struct ShellCommand: Tool {
             name = path
         }
         if let text = global.over(root.global).config { setenv("VERNEUIL_CONFIG", Context.specification(text), 1) }
-        // A shell that can't open a database has one in memory instead. That has no file: then it ends here.
         var words = [
             executable, "-bail", "-cmd", ".load \(quoted(vfs))",
             "-cmd", ".open \(quoted("file:\(percentEncoded(name))?vfs=verneuil_snapshot"))",
-            "-cmd", "SELECT zeroblob(1 << 40) FROM pragma_database_list WHERE name = 'main' AND file = ''",
+            "-cmd", Self.check,
         ]
         if !arguments.contains(where: { $0 == "-bail" || $0 == "--bail" }) { words += ["-cmd", ".bail off"] }
         let status = try ChildProcess.run(words + [":memory:"] + arguments)
         if status != 0 { throw ExitCode(status) }
     }
+
+    /// A shell that can't open a database complains, and has one in memory instead, which has no file. In all versions of SQLite
+    /// the name of the constraint is in the message, and the shell ends with it.
+    private static let check = """
+        CREATE TEMP TABLE opened(file CONSTRAINT "the replica could not be opened" CHECK (file <> '')); \
+        INSERT INTO opened SELECT file FROM pragma_database_list WHERE name = 'main'; \
+        DROP TABLE opened
+        """
 
     private func findExtension() throws -> String {
         if let vfs {

@@ -7,6 +7,9 @@ import Testing
     let here: Workspace
     init() throws { here = try Workspace() }
 
+    /// A database, as far as its first bytes go: a restore may replace it.
+    private static let old = Array("SQLite format 3\0".utf8) + [7]
+
     /// A database of a few chunks, the same each time it is made.
     private func makeDatabase(_ name: String = "app.db", rows: Int = 3000) throws {
         let made = try here.sqlite(
@@ -147,11 +150,11 @@ import Testing
     @Test func aDatabaseThatWasNeverReplicatedIsAnErrorWithItsName() throws {
         try makeDatabase()
         #expect(try here.verneuilctl("sync", "app.db").status == 0)
-        try here.write([7], to: "kept.db")
+        try here.write(Self.old, to: "kept.db")
         let missing = try here.verneuilctl("restore", "--hostname", "other", "--source-path", "/srv/a.db", "--out", "kept.db")
         #expect(missing.status == 1, "\(missing)")
         #expect(missing.errors.contains("/srv/a.db of other") && missing.errors.contains("store"), "\(missing)")
-        #expect(try here.bytes("kept.db") == [7])
+        #expect(try here.bytes("kept.db") == Self.old)
     }
 
     @Test func aChunkThatIsMissingOrWrongFailsTheRestoreAndKeepsWhatWasThere() throws {
@@ -159,17 +162,17 @@ import Testing
         #expect(try here.verneuilctl("sync", "app.db").status == 0)
         let chunk = try #require(here.files("store/chunks").first)
         let body = try here.bytes("store/chunks/\(chunk)")
-        try here.write([7], to: "kept.db")
+        try here.write(Self.old, to: "kept.db")
         for damage in [[UInt8](), Array(body.dropLast()), body.map { $0 ^ 1 }] {
             try here.write(damage, to: "store/chunks/\(chunk)")
             let failed = try here.verneuilctl("restore", "--source-path", "app.db", "--out", "kept.db")
             #expect(failed.status == 1 && failed.errors.contains(chunk), "\(failed)")
-            #expect(try here.bytes("kept.db") == [7])
+            #expect(try here.bytes("kept.db") == Self.old)
         }
         try FileManager.default.removeItem(atPath: here.file("store/chunks/\(chunk)"))
         let failed = try here.verneuilctl("restore", "--source-path", "app.db", "--out", "kept.db")
         #expect(failed.status == 1 && failed.errors.contains(chunk), "\(failed)")
-        #expect(try here.bytes("kept.db") == [7])
+        #expect(try here.bytes("kept.db") == Self.old)
     }
 
     @Test func theShellOpensReplicas() throws {

@@ -15,6 +15,9 @@ import Testing
         try #require(synced.status == 0, "\(synced)")
     }
 
+    /// A database, as far as its first bytes go.
+    private static let old = Array("SQLite format 3\0".utf8) + [7]
+
     private var arguments: [String] { ["restore", "--source-path", "app.db", "--out", "out.db"] }
 
     /// The new file is on disk before it has its name, and the name before the program says that it is done.
@@ -56,23 +59,23 @@ import Testing
         for i in 5 * 4096..<6 * 4096 { bytes[i] = 0x55 }
         try here.write(bytes, to: "app.db")
         #expect(try here.verneuilctl("sync", "app.db").status == 0)
-        try here.write([7], to: "out.db")
+        try here.write(Self.old, to: "out.db")
         let refused = try Program.run(
             [Products.verneuilctl()] + arguments + ["--integrity-check"], environment: ["VERNEUIL_CONFIG": here.configuration()],
             directory: here.path)
         #expect(refused.status == 1 && refused.errors.contains("integrity check says") && refused.errors.contains("out.db.partial"), "\(refused)")
-        #expect(try here.bytes("out.db") == [7])
+        #expect(try here.bytes("out.db") == Self.old)
         #expect(try here.bytes("out.db.partial") == bytes)
         #expect(try here.verneuilctl("restore", "--source-path", "app.db", "--out", "out.db").status == 0)
         #expect(try here.bytes("out.db") == bytes)
     }
 
     @Test func aJournalBesideTheFileOrALockOnItIsRefusedUnlessForced() throws {
-        try here.write([1], to: "out.db")
+        try here.write(Self.old, to: "out.db")
         try here.write([1, 2, 3], to: "out.db-wal")
         let refused = try here.verneuilctl("restore", "--source-path", "app.db", "--out", "out.db")
         #expect(refused.status == 1 && refused.errors.contains("out.db-wal is not empty"), "\(refused)")
-        #expect(try here.bytes("out.db") == [1])
+        #expect(try here.bytes("out.db") == Self.old)
         #expect(try here.verneuilctl("restore", "--source-path", "app.db", "--out", "out.db", "--force").status == 0)
         #expect(try here.bytes("out.db") == here.bytes("app.db") && !here.exists("out.db-wal"))
 
@@ -82,15 +85,61 @@ import Testing
         #expect(inUse.text.contains("in use as a database"), "\(inUse)")
     }
 
+    /// A slip in `--out`: the text, key or archive that stands there is not lost.
+    @Test func aFileThatIsNoDatabaseIsReplacedOnlyWhenForced() throws {
+        let text = Array("Dear diary,\n\u{1}today".utf8)
+        try here.write(text, to: "out.db")
+        let refused = try here.verneuilctl("restore", "--source-path", "app.db", "--out", "out.db")
+        #expect(refused.status == 1 && refused.errors.contains("out.db is no SQLite database (18 bytes that begin with \"Dear diary,..tod\")"), "\(refused)")
+        #expect(refused.errors.contains("restore to another file, or force it"), "\(refused)")
+        #expect(try here.bytes("out.db") == text && !here.exists("out.db.partial"))
+        let forced = try here.verneuilctl("restore", "--source-path", "app.db", "--out", "out.db", "--force")
+        #expect(forced.status == 0 && forced.errors.isEmpty, "\(forced)")
+        #expect(try here.bytes("out.db") == here.bytes("app.db"))
+        // Over a database, and over an empty file, as ever.
+        for old in [Self.old, []] {
+            try here.write(old, to: "out.db")
+            #expect(try here.verneuilctl("restore", "--source-path", "app.db", "--out", "out.db").status == 0)
+            #expect(try here.bytes("out.db") == here.bytes("app.db"))
+        }
+    }
+
+    @Test func aFileThatIsNoManifestIsReplacedOnlyWhenForcedAndADatabaseNever() throws {
+        let text = Array("Dear diary".utf8)
+        try here.write(text, to: "m")
+        let refused = try here.verneuilctl("manifest", "app.db", "--out", "m")
+        #expect(refused.status == 1 && refused.errors.contains("m is no manifest (10 bytes that begin with \"Dear diary\")"), "\(refused)")
+        #expect(refused.errors.contains("--force"), "\(refused)")
+        #expect(try here.bytes("m") == text)
+        let stored = try here.verneuilctl("manifest", "app.db").output, decoded = try here.verneuilctl("manifest", "app.db", "--json").output
+        #expect(try here.verneuilctl("manifest", "app.db", "--out", "m", "--force").status == 0)
+        #expect(try here.bytes("m") == stored)
+        // Over its own output, of either kind, and over an empty file.
+        for (options, expected) in [([], stored), (["--json"], decoded), (["--json"], decoded), ([], stored)] {
+            let again = try Program.run(
+                [Products.verneuilctl(), "manifest", "app.db", "--out", "m"] + options, environment: ["VERNEUIL_CONFIG": here.configuration()],
+                directory: here.path)
+            #expect(try again.status == 0 && here.bytes("m") == expected, "\(again)")
+        }
+        try here.write([], to: "m")
+        #expect(try here.verneuilctl("manifest", "app.db", "--out", "m").status == 0)
+        let before = try here.bytes("app.db")
+        let database = try here.verneuilctl("manifest", "app.db", "--out", "app.db", "--force")
+        #expect(database.status == 1 && database.errors.contains("is a SQLite database"), "\(database)")
+        #expect(try here.bytes("app.db") == before)
+    }
+
     // MARK: A slow store
 
-    /// Answers one GET at a time, each after 20 ms: an S3 store that is far away, with the Workspace's objects. Ends with its standard input.
+    /// Answers one GET at a time, each after 20 ms: an S3 store that is far away, with the Workspace's objects. A connection that
+    /// nobody uses holds up nothing. Ends with its standard input.
     private func slowStore() throws -> (config: [String: String], stop: () -> Void) {
         let script = """
             import http.server, os, sys, threading, time, urllib.parse
+            turn = threading.Lock()
             class Handler(http.server.BaseHTTPRequestHandler):
                 def do_GET(self):
-                    time.sleep(0.02)
+                    with turn: time.sleep(0.02)
                     try:
                         with open("store" + urllib.parse.unquote(self.path.split("?")[0]), "rb") as f: body = f.read()
                     except OSError: body = None
@@ -99,7 +148,9 @@ import Testing
                     self.end_headers()
                     self.wfile.write(body or b"")
                 def log_message(self, *arguments): pass
-            server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+            # Python's own 5 are less than one client's connections: the sixth is heard half a minute later.
+            http.server.ThreadingHTTPServer.request_queue_size = 256
+            server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
             server.handle_error = lambda *arguments: None
             print(server.server_address[1], flush=True)
             threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
@@ -137,7 +188,7 @@ import Testing
         let terminal = try Program.run(
             ["script", "-qec", command, "/dev/null"], environment: store.config, directory: here.path)
         #expect(terminal.status == 0, "\(terminal)")
-        #expect(terminal.text.contains(/restoring \[[#-]+\] \d+% of [\d.]+ MiB, [\d.]+ [KM]?i?B\/s, \d\d:\d\d left/), "\(terminal)")
+        #expect(terminal.text.contains(/restoring \[[#-]{24}\] \d+% of [\d.]+ MiB, [\d.]+ [KM]?i?B\/s, \d\d:\d\d left/), "\(terminal)")
         // Taken away in the end.
         #expect(terminal.text.hasSuffix("\r\u{1B}[K"), "\(terminal)")
         #expect(try here.bytes("out.db") == here.bytes("app.db"))
@@ -147,7 +198,7 @@ import Testing
     func anInterruptedRestoreLeavesThePartialFileAloneAndIsResumed(signal: Int32) throws {
         let store = try slowStore()
         defer { store.stop() }
-        try here.write([7], to: "out.db")
+        try here.write(Self.old, to: "out.db")
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
         // The test may run on a thread that blocks signals, which a child inherits.
@@ -168,7 +219,7 @@ import Testing
         kill(process.processIdentifier, signal)
         process.waitUntilExit()
         #expect(process.terminationReason == .uncaughtSignal && process.terminationStatus == signal)
-        #expect(try here.bytes("out.db") == [7])
+        #expect(try here.bytes("out.db") == Self.old)
         #expect(Set(here.files(".").filter { $0.hasPrefix("out") }) == ["out.db", "out.db.partial"])
 
         let resumed = try here.verneuilctl("restore", "--source-path", "app.db", "--out", "out.db", "--json")

@@ -16,7 +16,8 @@ public struct SystemError: Error, Hashable, Sendable, CustomStringConvertible {
     }
 
     public var description: String {
-        let reason = String(cString: strerror(code))
+        // What to do about it is the same everywhere; about others it is up to who was at work.
+        let reason = String(cString: strerror(code)) + (code == ENOSPC || code == EDQUOT ? "; free some space there" : "")
         return path.isEmpty ? "\(operation): \(reason)" : "\(operation) \(path): \(reason)"
     }
 

@@ -108,7 +108,7 @@ struct VerifyCommand: Tool {
 
     private func show(_ result: Verification) throws {
         let word = result.outcome == .good ? "good" : result.outcome == .bad ? "bad" : "can't tell"
-        let size = result.length.map { ", \($0) bytes in \(result.objects) chunks" } ?? ""
+        let size = result.length.map { result.objects == 0 ? ", \($0) bytes, all in the manifest" : ", \($0) bytes in \(result.objects) chunks" } ?? ""
         try Terminal.print("\(word)  \(ReadableName.of(result.name)) in \(result.store)\(size)")
         for finding in result.findings { try Terminal.print("  \(finding)") }
         let more = result.findingCount - result.findings.count

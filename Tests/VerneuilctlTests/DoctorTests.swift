@@ -96,6 +96,21 @@ import Testing
         expectProblem(try examine(spool), "chunks", "is no directory")
     }
 
+    /// As far as a program can tell; RealStopTests fill real ones.
+    @Test func aFullDiskIsNotTakenForAPermission() throws {
+        let shim = here.file("faultio.so")
+        let compiled = try Program.run(
+            ["cc", "-shared", "-fPIC", "-O1", "-o", shim, "\(Products.package)/Tests/Support/faultio/faultio.c", "-ldl"])
+        try #require(compiled.status == 0, "\(compiled)")
+        try FileManager.default.createDirectory(
+            atPath: here.file("spool"), withIntermediateDirectories: false, attributes: [.posixPermissions: 0o700])
+        expectProblem(
+            try examine(
+                here.configuration(spool: true),
+                environment: ["LD_PRELOAD": shim, "FAULTIO": "calls=pwrite;path=^\(here.file("spool"))/;at=1;times=0;errno=ENOSPC"]),
+            "spooling directory", "No space left on device", "Free some space there")
+    }
+
     @Test func databasesThatCantBeReplicated() throws {
         #expect(try here.sqlite("wal.db", "PRAGMA journal_mode=WAL", "CREATE TABLE t(x)").status == 0)
         expectProblem(try examine(here.configuration(), "wal.db"), "WAL", "PRAGMA journal_mode=DELETE")
@@ -215,8 +230,15 @@ import Testing
         expectProblem(try examine(config), "credentials", "AWS_ACCESS_KEY_ID")
         expectProblem(
             try examine(config, environment: ["AWS_ACCESS_KEY_ID": "testkey"]), "credentials", "AWS_SECRET_ACCESS_KEY is not")
-        let wrong = try examine(config, environment: ["AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "wrong"])
-        #expect(!wrong.problems.isEmpty && wrong.problems[0].text.contains("the environment"), "\(wrong)")
+        // Who isn't believed is not told of permissions.
+        for (variable, value, reason) in [
+            ("AWS_SECRET_ACCESS_KEY", "wrong", "the secret access key from the environment is wrong"),
+            ("AWS_ACCESS_KEY_ID", "another", "does not know the access key from the environment"),
+        ] {
+            let wrong = try examine(config, environment: Self.key.merging([variable: value]) { $1 })
+            expectProblem(wrong, "credentials", reason, "Correct them where they come from: the environment.")
+            #expect(!wrong.checks.contains { $0.advice?.contains("Allow") == true }, "\(wrong)")
+        }
         expectProblem(
             try examine(configuration("http://127.0.0.1:1", chunks: chunks, manifests: manifests), environment: Self.key),
             "connection", "127.0.0.1:1")

@@ -173,7 +173,8 @@ enum FileDoctor {
             chart.ok("writing", "works")
             return true
         } catch {
-            chart.problem("writing", "\(error)", advice: "Let this user write to it: chown, or chmod.")
+            let isFull = error.code == ENOSPC || error.code == EDQUOT
+            chart.problem("writing", "\(error)", advice: isFull ? "Free some space there, or configure another directory." : "Let this user write to it: chown, or chmod.")
             return false
         }
     }

@@ -46,14 +46,20 @@ struct S3Doctor {
             case .noSuchSpace:
                 credentials(&chart)
                 return true
-            case .denied where store.status.credentialSource != nil && !isAboutIdentity(error):
+            case .denied:
+                guard let source = store.status.credentialSource else {
+                    chart.problem(
+                        "credentials", error.reason,
+                        advice: "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role.")
+                    return false
+                }
+                if let refusal = identityRefusal(error) {
+                    chart.problem("credentials", refusal, advice: "Correct them where they come from: \(source).")
+                    return false
+                }
                 // It knows us; what it objects to is found below.
                 credentials(&chart)
                 return true
-            case .denied:
-                chart.problem(
-                    "credentials", error.reason,
-                    advice: "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role.")
             case .unavailable:
                 chart.problem("connection", error.reason, advice: "Check the endpoint, the network and its proxies.")
             default:
@@ -63,8 +69,17 @@ struct S3Doctor {
         }
     }
 
-    private func isAboutIdentity(_ error: StoreError) -> Bool {
-        ["access key", "session token", "clock"].contains { error.reason.contains($0) }
+    /// The reason, where the store doesn't believe who we are: then nothing that it denies says anything of permissions. The
+    /// answer to a HEAD has none: it is asked once more.
+    private func identityRefusal(_ error: StoreError) -> String? {
+        func isAboutIdentity(_ error: StoreError) -> Bool {
+            ["access key", "session token", "clock"].contains { error.reason.contains($0) }
+        }
+        if isAboutIdentity(error) { return error.reason }
+        do throws(StoreError) { _ = try store.list(.chunks, prefix: Self.probe) } catch {
+            if isAboutIdentity(error) { return error.reason }
+        }
+        return nil
     }
 
     private func credentials(_ chart: inout DoctorChart) {

@@ -104,11 +104,11 @@ import VerneuilSystem
         #expect(Connection(path + String(repeating: "g", count: 90), vfs: "linux").openCode == SQLITE_CANTOPEN)
     }
 
-    @Test func `Databases with links and long paths are replicated under their own names`() throws {
+    @Test func `Databases with links are replicated under their own names`() throws {
         let scratch = try ScratchDirectory("names")
         let script = "\(Files.directory(of: Files.directory(of: #filePath)))/Support/fork/replication_cases.py"
         let result = try Processes.run([
-            "timeout", "120", "/usr/bin/python3", script, "links_and_long_paths", try BuiltExtension.path(), scratch.path,
+            "timeout", "120", "/usr/bin/python3", script, "links", try BuiltExtension.path(), scratch.path,
         ])
         #expect(result.status == 0, "\(result.output)")
     }

@@ -122,6 +122,37 @@ import Testing
         }
     }
 
+    /// The same of `status`, whose row names what is within its members in parentheses; no upload is under way.
+    @Test func whatStatusHasIsDocumented() throws {
+        try here.write([1], to: "file")
+        let config = here.configuration(spool: true, store: "file/below")
+        let written = try here.extended("file:app.db?vfs=verneuil", "CREATE TABLE t(x)", "PRAGMA verneuil_flush_replication_data", config: config)
+        #expect(written.status == 0 && written.text == "0", "\(written)")
+        let row = try #require(try manual().split(separator: "\n").first { $0.hasPrefix("| `status --") })
+        let documented = Set(row.split(separator: "|")[1].matches(of: #/`([a-z_]+)`/#).map { String($0.output.1) })
+        var found = Set<String>()
+        collect(try JSONSerialization.jsonObject(with: Data(try here.verneuilctl("status", "--json", config: config).output)), &found)
+        #expect(found.union(["done", "total"]) == documented, "\(found.symmetricDifference(documented).sorted())")
+    }
+
+    /// Names are fixed: by those of the original, and by the users of this one.
+    @Test(arguments: [
+        ("verneuilctl", ["--config", "--log", "--help", "--version"]),
+        ("verneuilctl restore", ["--manifest", "--hostname", "--source-path", "--out"]),
+        ("verneuilctl manifest", ["source", "--hostname", "--out", "--json"]),
+        ("verneuilctl manifest-name", ["source", "--hostname"]),
+        ("verneuilctl flush", ["spooling-dir", "--watch"]),
+        ("verneuilctl sync", ["source", "--optimize"]),
+        ("verneuilctl shell", ["--manifest", "--hostname", "--source-path", "--executable", "--vfs", "arguments"]),
+        ("verneuilctl verify", ["--source-path", "--all", "--deep", "--against", "--integrity-check", "--json"]),
+        ("verneuilctl doctor", ["database", "--json"]),
+        ("verneuilctl status", ["spooling-dir", "--json"]),
+    ])
+    func optionsKeepTheirNames(command: String, options: [String]) throws {
+        let section = try #require(manual().components(separatedBy: "\n## ").first { $0.hasPrefix("\(command)\n") })
+        for option in options { #expect(section.contains(try Regex("(?m)^\\|.*`\(option)[ `].*\\|")), "\(command): \(option)") }
+    }
+
     private func collect(_ value: Any, _ keys: inout Set<String>) {
         if let object = value as? [String: Any] {
             keys.formUnion(object.keys)
@@ -129,24 +160,5 @@ import Testing
         } else if let list = value as? [Any] {
             for element in list { collect(element, &keys) }
         }
-    }
-
-    @Test func progressIsForTerminalsAlone() throws {
-        let server = try SlowServer()
-        #expect(try here.sqlite("app.db", "CREATE TABLE t(x)", "INSERT INTO t SELECT randomblob(60000) FROM generate_series(1, 20)").status == 0)
-        let environment = ["AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "testsecret", "TERM": "xterm"]
-        let synced = try here.verneuilctl("sync", "app.db", config: server.configuration, environment: environment)
-        try #require(synced.status == 0, "\(synced)")
-        try server.slowDown()
-        let restore = "restore --source-path app.db --out"
-        let line = "\(try Products.verneuilctl()) --config '\(server.configuration)' \(restore) a.db"
-        let terminal = try Program.run(["script", "-qec", line, "/dev/null"], environment: environment, directory: here.path)
-        #expect(terminal.status == 0, "\(terminal)")
-        #expect(terminal.text.contains(/restoring \[[#-]{24}\] \d+% of [\d.]+ [KM]iB, [\d.]+ \w+\/s, [\d:]+ left/), "\(terminal)")
-        // The line is taken away at the end.
-        #expect(terminal.text.hasSuffix("\u{1B}[K"), "\(terminal)")
-        let plain = try Program.run(["bash", "-c", "\(line.dropLast(4)) b.db"], environment: environment, directory: here.path)
-        #expect(plain.status == 0 && plain.output.isEmpty && plain.errors.isEmpty, "\(plain)")
-        #expect(try here.bytes("a.db") == here.bytes("app.db") && here.bytes("b.db") == here.bytes("app.db"))
     }
 }

@@ -226,7 +226,7 @@ def forks_during_a_full_snapshot():
     assert sorted(times)[15] < 0.08, times
 
 
-def links_and_long_paths():
+def links():
     """A database is replicated under its own name, whichever links led to it; under each of its names, where it has several."""
     os.mkdir(os.path.join(DIRECTORY, "real"))
     real = os.path.join(DIRECTORY, "real", "a.db")
@@ -255,21 +255,6 @@ def links_and_long_paths():
         for c, path in ((through, real), (other, hard)):
             flush(c)
             assert replica("SELECT sum(a) FROM t", path) == str(331 + 3000 * (n + 1))
-
-    directory = DIRECTORY
-    while len(directory) < 3800:
-        directory += "/" + "d" * min(200, 3900 - len(directory))
-        os.mkdir(directory)
-    path = directory + "/" + "f" * (4000 - len(directory) - 1)
-    assert len(path) == 4000
-    c = connect(path)
-    c.execute("CREATE TABLE t(a)")
-    c.execute("INSERT INTO t VALUES(5)")
-    flush(c)
-    assert replica("SELECT sum(a) FROM t", path) == "5"
-    c.execute("INSERT INTO t VALUES(6)")
-    flush(c)
-    assert replica("SELECT sum(a) FROM t", path) == "11"
 
 
 def forks_while_threads_begin():

@@ -9,6 +9,8 @@ import VerneuilFormat
 @Suite struct FuzzTests {
     /// VERNEUIL_FUZZ_INPUTS: how many there are.
     static let inputs = ProcessInfo.processInfo.environment["VERNEUIL_FUZZ_INPUTS"].flatMap(Int.init) ?? 100_000
+    /// By hand, each decoder gets each input.
+    static let isThorough = inputs >= 1_000_000
 
     /// Correct manifests: small ones mostly, since a mutation hits more there, and
     /// the golden ones, raw and compressed.
@@ -77,7 +79,7 @@ import VerneuilFormat
             if try readManifest(input, bases: seeds.bases) { accepted += 1 }
             readBody(input, limit: Int.random(in: 0...100_000, using: &random))
             // Each error thrown under Swift Testing costs 100 µs: it records a backtrace.
-            if i % 10 == 0 || input.count % 16 == 0 {
+            if i % 10 == 0 || input.count % 16 == 0 || Self.isThorough {
                 readChunk(input, length: Int.random(in: 0...100_000, using: &random))
                 if let words = try? BaseChunk.decode(input) { #expect(8 * words.count == input.count) }
             }
@@ -128,7 +130,7 @@ import VerneuilFormat
 
     @Test func randomChunkNamesAreReadOrRefused() {
         var random = SeededGenerator(for: "randomChunkNamesAreReadOrRefused")
-        for _ in 0..<Self.inputs / 10 {
+        for _ in 0..<(Self.isThorough ? Self.inputs : Self.inputs / 10) {
             let fingerprint = RandomManifest.fingerprint(&random)
             #expect(Fingerprint(chunkName: fingerprint.chunkName) == fingerprint)
             let name = String(

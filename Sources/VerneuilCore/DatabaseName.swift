@@ -29,7 +29,7 @@ public struct DatabaseName: Sendable, Hashable, CustomStringConvertible {
 }
 
 /// Below the current directory where it is relative; nothing is resolved.
-package func absolutePath(_ path: String) -> String {
+func absolutePath(_ path: String) -> String {
     if path.utf8.first == UInt8(ascii: "/") { return path }
     guard let current = getcwd(nil, 0) else { return path }
     defer { free(current) }

@@ -27,7 +27,6 @@ public final class Engine: Sendable {
 
     /// - Throws: where a target can't be set up: one left out in silence would be a missing backup.
     public init(_ configuration: Configuration) throws(ConfigurationError) {
-        try configuration.checkPaths()
         self.configuration = configuration
         let stores = try Self.stores(configuration)
         let caches = Self.caches(configuration)

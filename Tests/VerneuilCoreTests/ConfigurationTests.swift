@@ -77,9 +77,9 @@ private func parse(_ json: String) throws -> Configuration {
             ("[]", "test:1:1: found an array of 0 elements, expected an object"),
             ("\"x\"", "test:1:1: found the string \"x\", expected an object"),
             ("{\"make_default\": 1}", "test:1:18: make_default: found the number 1, expected true or false"),
-            ("{\"tempdir\": true}", "test:1:13: tempdir: found true, expected an absolute path"),
-            ("{\"tempdir\": \"\"}", "tempdir: found the string \"\", expected an absolute path"),
-            ("{\"tempdir\": \"a\\u0000b\"}", "tempdir: found the string \"a\\u0000b\", expected an absolute path"),
+            ("{\"tempdir\": true}", "test:1:13: tempdir: found true, expected a path"),
+            ("{\"tempdir\": \"\"}", "tempdir: found the string \"\", expected a path"),
+            ("{\"tempdir\": \"a\\u0000b\"}", "tempdir: found the string \"a\\u0000b\", expected a path"),
             (
                 "{\"replication_spooling_dir_permissions\": 700}",
                 "replication_spooling_dir_permissions: found the number 700, expected permission bits as a decimal number"
@@ -111,7 +111,7 @@ private func parse(_ json: String) throws -> Configuration {
                 "s3.endpoint: found the string \"s3.example.com\", expected a URL"
             ),
             ("{\"replication_targets\": [{\"s3\": {\"endpoint\": \"https://a/b\"}}]}", "s3.endpoint: found"),
-            ("{\"replication_targets\": [{\"directory\": {}}]}", "replication_targets[0].directory.path: missing, expected an absolute path"),
+            ("{\"replication_targets\": [{\"directory\": {}}]}", "replication_targets[0].directory.path: missing, expected a path"),
             (
                 "{\"replication_targets\": [{\"local\": {\"directory\": \"/a\", \"num_shards\": 0}}]}",
                 "replication_targets[0].local.num_shards: found the number 0, expected a whole number from 1 to 100000"
@@ -180,37 +180,12 @@ private func parse(_ json: String) throws -> Configuration {
         #expect(try parse("{\"snapshot_loading_policy\": \(json)}").snapshotLoading == policy)
     }
 
-    /// They would be another place in each working directory.
-    @Test(
-        arguments: [
-            (#"{"replication_spooling_dir": "spool"}"#, "replication_spooling_dir"), (#"{"tempdir": "./tmp"}"#, "tempdir"),
-            (#"{"replication_targets": [{"directory": {"path": "store"}}]}"#, "replication_targets[0].directory.path"),
-            (#"{"replication_targets": [{"local": {"directory": "../cache"}}]}"#, "replication_targets[0].local.directory"),
-            (#"{"replication_targets": [{"read_only": {"directory": "~/cache"}}]}"#, "replication_targets[0].read_only.directory"),
-        ])
-    func relativePathsAreRefused(json: String, key: String) throws {
-        let error = try #require(throws: ConfigurationError.self) { try parse(json) }
-        #expect(error.key == key && error.reason.contains("expected an absolute path"), "\(error)")
-    }
-
-    @Test func relativePathsOfAProgramsOwnConfigurationAreRefused() throws {
-        func refused(_ change: (inout Configuration) -> Void) -> String {
-            var configuration = Configuration()
-            change(&configuration)
-            do throws(ConfigurationError) { _ = try Engine(configuration) } catch { return "\(error)" }
-            return "nothing"
-        }
-        #expect(refused { $0.targets = [.directory(.init(path: "/s")), .directory(.init(path: "s"))] }
-            == "configuration: replication_targets[1].directory.path: found \"s\", expected an absolute path")
-        #expect(refused { $0.targets = [.local(.init(directory: "c"))] }.contains("replication_targets[0].local.directory"))
-        #expect(refused { $0.targets = [.readOnly(.init(directory: ""))] }.contains("replication_targets[0].read_only.directory"))
-        #expect(refused { $0.spoolingDirectory = "spool" }.contains("replication_spooling_dir"))
-        #expect(refused { $0.temporaryDirectory = "tmp" }.contains("tempdir"))
-        #expect(refused { $0.spoolingDirectory = "/spool" } == "nothing")
-        // As C's options have them.
-        var configuration = Configuration()
-        #expect(throws: ConfigurationError.self) { try configuration.setSpoolingDirectory("spool") }
-        #expect(throws: ConfigurationError.self) { try configuration.setTemporaryDirectory("") }
+    @Test func relativePathsBecomeAbsolute() throws {
+        let current = try #require(Files.canonical("."))
+        let configuration = try parse(#"{"replication_spooling_dir": "spool", "tempdir": "/t"}"#)
+        #expect(configuration.spoolingDirectory.map { $0.hasPrefix("/") && $0.hasSuffix("/spool") } == true)
+        #expect(Files.canonical(try #require(configuration.spoolingDirectory)) == "\(current)/spool")
+        #expect(configuration.temporaryDirectory == "/t")
     }
 
     @Test func aFileIsReadAndNamedInMessages() throws {

@@ -60,7 +60,7 @@ import Testing
     @Test(
         "a configuration that can't be used fails the load with its message",
         arguments: [
-            ("{\"tempdir\": 3}", "VERNEUIL_CONFIG:1:13: tempdir: found the number 3, expected an absolute path"),
+            ("{\"tempdir\": 3}", "VERNEUIL_CONFIG:1:13: tempdir: found the number 3, expected a path"),
             ("@/nonexistent", "VERNEUIL_CONFIG: there is no configuration file \"/nonexistent\""),
             ("{\"replication_targets\": [{\"s3\": {\"region\": \"\"}}]}", "replication_targets[0].s3.region"),
         ])

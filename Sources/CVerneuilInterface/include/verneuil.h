@@ -45,9 +45,9 @@ struct sqlite3_api_routines;
 struct verneuil_options {
   /* Make "verneuil" the VFS of connections that name none. */
   bool make_default;
-  /* Directory for temporary files, absolute; NULL: as json_options says, or where SQLite would put them. */
+  /* Directory for temporary files; NULL: as json_options says, or where SQLite would put them. */
   const char *tempdir;
-  /* Replicated databases are spooled below this directory, absolute; NULL: as json_options says. */
+  /* Replicated databases are spooled below this directory; NULL: as json_options says. */
   const char *replication_spooling_dir;
   /* Its permission bits; 0: as json_options says, or 0700. */
   uint32_t replication_spooling_dir_permissions;

@@ -31,7 +31,7 @@ extension Configuration {
             if value.isEmpty { throw failure("found nothing, expected a value") }
             switch name {
             case ConnectionParameters.spoolingDirectory:
-                do throws(ConfigurationError) { try changed.setSpoolingDirectory(value) } catch { throw failure(error.reason) }
+                changed.spoolingDirectory = absolutePath(value)
             case ConnectionParameters.permissions:
                 guard let bits = UInt32(value) else { throw failure("found no number, expected permission bits as a decimal number") }
                 do throws(ConfigurationError) { try changed.setSpoolingDirectoryPermissions(bits) } catch {

@@ -5,7 +5,7 @@ import VerneuilReplica
 public struct Configuration: Sendable, Hashable {
     /// Make `verneuil` the VFS of connections that name none.
     public var makeDefault = false
-    /// Where temporary files go, before the places that SQLite would try. Absolute.
+    /// Where temporary files go, before the places that SQLite would try.
     public var temporaryDirectory: String?
     /// Absolute. nil: nothing is replicated.
     public var spoolingDirectory: String?

@@ -94,12 +94,12 @@ extension Configuration {
 
 /// The settings that C's `verneuil_options` can override, checked as the JSON ones are.
 extension Configuration {
-    /// As `tempdir`.
+    /// As `tempdir`; relative to the working directory.
     public mutating func setTemporaryDirectory(_ path: String) throws(ConfigurationError) {
         temporaryDirectory = try Self.checked(path, "tempdir")
     }
 
-    /// As `replication_spooling_dir`.
+    /// As `replication_spooling_dir`; relative to the working directory.
     public mutating func setSpoolingDirectory(_ path: String) throws(ConfigurationError) {
         spoolingDirectory = try Self.checked(path, "replication_spooling_dir")
     }
@@ -114,10 +114,8 @@ extension Configuration {
     }
 
     private static func checked(_ path: String, _ key: String) throws(ConfigurationError) -> String {
-        guard path.utf8.first == UInt8(ascii: "/") else {
-            throw ConfigurationError(source: "options", key: key, reason: "found \(JSON.quoted(path)), expected an absolute path")
-        }
-        return path
+        if path.isEmpty { throw ConfigurationError(source: "options", key: key, reason: "found an empty string, expected a path") }
+        return absolutePath(path)
     }
 }
 
@@ -252,14 +250,13 @@ extension Configuration.Pacing {
 }
 
 extension ConfigurationReader {
-    /// A relative one would be another place for each process that starts elsewhere: the application would write to one store, and
-    /// the tool verify another.
+    /// Made absolute at once: the process may change its directory later.
     mutating func path(_ key: String) throws(ConfigurationError) -> String? {
-        try optional(key, "an absolute path", \.absolutePath)
+        try optional(key, "a path", \.text).map(absolutePath)
     }
 
     mutating func requiredPath(_ key: String) throws(ConfigurationError) -> String {
-        try required(key, "an absolute path", \.absolutePath)
+        absolutePath(try required(key, "a path", \.text))
     }
 
     mutating func permissions(_ key: String) throws(ConfigurationError) -> UInt32 {
@@ -275,29 +272,6 @@ extension ConfigurationReader {
                     || $0 == UInt8(ascii: "_")
             }
             return isValid ? name : nil
-        }
-    }
-}
-
-extension JSON.Value {
-    fileprivate var absolutePath: String? { text.flatMap { $0.utf8.first == UInt8(ascii: "/") ? $0 : nil } }
-}
-
-extension Configuration {
-    /// The same for a configuration that a program makes itself.
-    func checkPaths() throws(ConfigurationError) {
-        var paths = [("replication_spooling_dir", spoolingDirectory), ("tempdir", temporaryDirectory)]
-        for (i, target) in targets.enumerated() {
-            switch target {
-            case .s3: break
-            case .directory(let directory): paths.append(("replication_targets[\(i)].directory.path", directory.path))
-            case .local(let cache): paths.append(("replication_targets[\(i)].local.directory", cache.directory))
-            case .readOnly(let cache): paths.append(("replication_targets[\(i)].read_only.directory", cache.directory))
-            }
-        }
-        for (key, path) in paths {
-            guard let path, path.utf8.first != UInt8(ascii: "/") else { continue }
-            throw ConfigurationError(source: "configuration", key: key, reason: "found \(JSON.quoted(path)), expected an absolute path")
         }
     }
 }

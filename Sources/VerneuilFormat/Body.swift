@@ -80,7 +80,8 @@ public enum Body {
         while true {
             var code = 0
             let content = body.withUnsafeBytes { body in
-                [UInt8](unsafeUninitializedCapacity: capacity) { buffer, initialized in
+                // Without room, an array is the one empty array of the process, and its count would be written: a race, if of zeros.
+                [UInt8](unsafeUninitializedCapacity: max(1, capacity)) { buffer, initialized in
                     code = ZSTD_decompressDCtx(context, buffer.baseAddress, capacity, body.baseAddress, body.count)
                     initialized = ZSTD_isError(code) != 0 ? 0 : code
                 }

@@ -7,7 +7,9 @@ struct FlushCommand: Tool {
         commandName: "flush",
         abstract: "Uploads everything that is spooled.",
         discussion: """
-            Succeeds when everything that was committed before is stored on every target. Databases may be in use meanwhile.
+            Succeeds when everything that was committed before is stored on every target. Databases may be in use meanwhile. One \
+            that can't be stored keeps no other from it: each such one is named, with the reason, and the exit status is 1 until it \
+            is mended, or its file is moved away or removed, and with that forgotten.
 
             With --watch it goes on until it is told to stop (SIGTERM, SIGINT), as a service for applications that \
             only run for a moment; it then uploads what is left, for at most --stop-timeout seconds.

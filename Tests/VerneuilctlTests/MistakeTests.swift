@@ -119,7 +119,7 @@ import Testing
         .init(1, ["sync", "app.db"], "expected an array of targets", config: "{\"replication_targets\": {}}"),
         .init(1, ["sync", "app.db"], "unknown kind of target \"directroy\"", "\"directory\"", config: "{\"replication_targets\": [{\"directroy\": {\"path\": \"/s\"}}]}"),
         .init(1, ["sync", "app.db"], "directory.path: missing", config: "{\"replication_targets\": [{\"directory\": {}}]}"),
-        .init(1, ["sync", "app.db"], "directory.path: found the string \"store\", expected an absolute path", config: "{\"replication_targets\": [{\"directory\": {\"path\": \"store\"}}]}"),
+        .init(1, ["sync", "app.db"], "directory.path: found the number 3, expected a path", config: "{\"replication_targets\": [{\"directory\": {\"path\": 3}}]}"),
         .init(1, ["sync", "app.db"], "HERE/text", "Not a directory", config: "{\"replication_targets\": [{\"directory\": {\"path\": \"HERE/text\"}}]}"),
         .init(1, ["sync", "app.db"], "/proc/nowhere", config: "{\"replication_targets\": [{\"directory\": {\"path\": \"/proc/nowhere\"}}]}"),
         .init(1, ["sync", "app.db"], "HERE/text", config: "\(good), \"replication_spooling_dir\": \"HERE/text\"}"),

@@ -18,7 +18,7 @@ func takings(_ db: Database) throws -> String {
 }
 
 guard CommandLine.arguments.count == 3 else {
-    print("usage: GRDBReplication path/of/libverneuil_vfs.so /absolute/directory/to/work/in")
+    print("usage: GRDBReplication path/of/libverneuil_vfs.so /absolute/path/of/a/directory")
     exit(2)
 }
 let directory = CommandLine.arguments[2]

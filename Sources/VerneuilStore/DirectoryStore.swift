@@ -18,7 +18,8 @@ import VerneuilSystem
 ///   exclusive flock(2) of `.lock`, which unconditional PUTs share; the kernel
 ///   drops it with its holder. Who can't get it in 5 s answers `.unavailable`.
 /// - *A missing disk is not an empty store.* Only `prepare` makes directories;
-///   without them, everything else answers `.noSuchSpace`.
+///   without them, everything else answers `.noSuchSpace`. It makes the store's own only beside something else:
+///   an empty directory above it may be a mount point without its disk.
 /// - Files get the permissions of their directory (without execution), which
 ///   `prepare` makes private (0700): chmod `chunks` and `manifests` to share.
 ///
@@ -152,17 +153,22 @@ public final class DirectoryStore: ObjectStore {
         })
     }
 
-    /// Makes the directories, and removes what writers that died more than an hour ago have left.
+    /// Makes `chunks` and `manifests`, and the directory itself where nothing speaks against it (`obstacle`);
+    /// removes what writers that died more than an hour ago have left.
     public func prepare(completion: @escaping @Sendable (Result<Void, StoreError>) -> Void) {
         for space in ObjectSpace.allCases {
             let result = perform("PREPARE", space, nil) { (directory) throws(Failure) in
+                if let obstacle = try system({ () throws(SystemError) in try obstacle() }) {
+                    throw .refused(.noSuchSpace, obstacle)
+                }
                 try system { () throws(SystemError) in
-                    try Files.makeDirectories(directory)
+                    try Files.makeDirectory(path)
+                    try Files.makeDirectory(directory)
                     let now = wallClock().seconds
                     for name in try Files.list(directory) where name.hasPrefix(Self.temporaryPrefix) {
                         let leftover = "\(directory)/\(name)"
                         if let status = try Files.status(leftover, followLinks: false),
-                            now - status.modified.seconds > Self.temporaryLifetime
+                            status.modified.seconds < now - Self.temporaryLifetime
                         {
                             try Files.remove(leftover)
                         }
@@ -172,6 +178,22 @@ public final class DirectoryStore: ObjectStore {
             if case .failure = result { return completion(result) }
         }
         completion(.success(()))
+    }
+
+    /// Why `prepare` makes no directory at `path`; nil: it does, or there is one. A disk that isn't mounted leaves its mount point
+    /// empty, and what is deeper isn't there at all: a new store would hide under the old one as soon as the disk is back.
+    package func obstacle() throws(SystemError) -> String? {
+        if try Files.status(path) != nil { return nil }
+        var name = path[...]
+        while name.count > 1, name.last == "/" { name.removeLast() }
+        let parent = Files.directory(of: String(name))
+        guard let status = try Files.status(parent) else {
+            return "there is no directory \(parent): is a disk not mounted? Make \(path) once if this is where it belongs (mkdir -p)"
+        }
+        if status.isDirectory, try Files.list(parent).isEmpty {
+            return "\(parent) is empty: is a disk not mounted? Make \(path) once if this is where it belongs (mkdir)"
+        }
+        return nil
     }
 
     // MARK: Parts

@@ -31,14 +31,18 @@ public enum Files {
     /// Publishes `bytes` under `path`: whoever opens that name sees all of the
     /// old file or all of the new one. With `sync`, also after a power failure.
     ///
-    /// - Parameter isOnlyWriter: a lock keeps all others from writing to `path`:
-    ///   the new file then has the same temporary name each time, so that a crash leaves at most that one.
+    /// - Parameters:
+    ///   - isOnlyWriter: a lock keeps all others from writing to `path`:
+    ///     the new file then has the same temporary name each time, so that a crash leaves at most that one.
+    ///   - adapt: called with the new file before anything is in it.
     public static func writeAtomically(
-        _ bytes: [UInt8], to path: String, mode: UInt32 = 0o600, sync: Bool = false, isOnlyWriter: Bool = false
+        _ bytes: [UInt8], to path: String, mode: UInt32 = 0o600, sync: Bool = false, isOnlyWriter: Bool = false,
+        adapt: (borrowing Descriptor) -> Void = { _ in }
     ) throws(SystemError) {
         let temporary = isOnlyWriter ? path + ".new" : temporaryName(beside: path)
         do throws(SystemError) {
-            let file = try Descriptor(temporary, O_WRONLY | O_CREAT | (isOnlyWriter ? O_TRUNC : O_EXCL), mode: mode)
+            let file = try Descriptor(temporary, O_WRONLY | O_CREAT | (isOnlyWriter ? O_TRUNC | O_NOFOLLOW : O_EXCL), mode: mode)
+            adapt(file)
             try file.write(bytes, at: 0)
             if sync { try file.sync() }
             try file.close()
@@ -79,21 +83,24 @@ public enum Files {
         }
     }
 
-    /// Makes a directory and those above it. An existing one is fine.
-    public static func makeDirectories(_ path: String, mode: UInt32 = 0o700) throws(SystemError) {
-        var r = vrn_mkdir(path, mode)
-        if r == -ENOENT, path != "/", !path.isEmpty {
-            let parent = directory(of: path)
-            if parent != path, parent != "." {
-                try makeDirectories(parent, mode: mode)
-                r = vrn_mkdir(path, mode)
-            }
-        }
+    /// Makes a directory, but none above it. An existing one is fine.
+    public static func makeDirectory(_ path: String, mode: UInt32 = 0o700) throws(SystemError) {
+        let r = vrn_mkdir(path, mode)
         if r == -EEXIST {
             if try status(path)?.isDirectory == true { return }
             throw SystemError("mkdir", path, ENOTDIR)
         }
         try SystemError.check(r, "mkdir", path)
+    }
+
+    /// Makes a directory and those above it. An existing one is fine.
+    public static func makeDirectories(_ path: String, mode: UInt32 = 0o700) throws(SystemError) {
+        do throws(SystemError) { try makeDirectory(path, mode: mode) } catch {
+            let parent = directory(of: path)
+            guard error.code == ENOENT, path != "/", !path.isEmpty, parent != path, parent != "." else { throw error }
+            try makeDirectories(parent, mode: mode)
+            try makeDirectory(path, mode: mode)
+        }
     }
 
     /// Names in a directory, without `.` and `..`, in no order; none where it isn't there.

@@ -19,6 +19,8 @@ import VerneuilStore
         var configuration = Configuration()
         switch place {
         case .directory:
+            // Beside something: the store is made there.
+            try here.write([], to: "app.db")
             configuration.targets = [.directory(.init(path: here.file("store")))]
         case .rclone, .ceph:
             let server = place == .ceph ? try S3Server.ceph() : try S3Server.rclone()

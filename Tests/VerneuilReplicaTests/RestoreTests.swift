@@ -312,6 +312,7 @@ import VerneuilSystem
 
     @Test func aFullDiskLeavesTheOldFileAndIsResumedFrom() throws {
         let directory = scratch.file("store")
+        try Files.makeDirectories(directory)
         let store = DirectoryStore(path: directory, sync: false)
         try store.prepare()
         let writer = StoreWriter(path: "/srv/x.db", stores: [store])
@@ -328,6 +329,7 @@ import VerneuilSystem
 
     @Test func killedAtAnyPointItLeavesThePartialFileAlone() throws {
         let directory = scratch.file("store")
+        try Files.makeDirectories(directory)
         let store = DirectoryStore(path: directory, sync: false)
         try store.prepare()
         let writer = StoreWriter(path: "/srv/x.db", stores: [store])

@@ -77,6 +77,7 @@ private final class SmallDisk {
         let place = "/tmp/verneuil-store-\(getpid())-\(UInt64.random(in: 0 ... .max))"
         defer { try? Files.removeTree(place) }
         let disk = try SmallDisk(place, mebibytes: 4)
+        try Files.makeDirectories("\(place)/store")
         let store = DirectoryStore(path: "\(place)/store", sync: false)
         let file = try ReplicatedFile([store])
         let db = try file.connect()

@@ -23,6 +23,7 @@ extension SnapshotVFSTests {
         @Test func everyGoldenVersionOpensAndIsIntact() throws {
             for golden in try GoldenData.cases() {
                 let scratch = try Scratch()
+                try FileManager.default.createDirectory(atPath: scratch.file("store"), withIntermediateDirectories: false)
                 let store = DirectoryStore(path: scratch.file("store"), sync: false)
                 try store.prepare()
                 for key in golden.chunkKeys { try store.put(PutRequest(.chunks, key, golden.chunkBody(key))) }

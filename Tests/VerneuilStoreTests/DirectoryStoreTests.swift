@@ -19,6 +19,7 @@ final class Scratch: Sendable {
 
     init() throws {
         scratch = try Scratch()
+        try Files.makeDirectories("\(scratch.path)/a/b")
         store = DirectoryStore(path: "\(scratch.path)/a/b", sync: false)
         try store.prepare()
     }
@@ -212,6 +213,31 @@ final class Scratch: Sendable {
             #expect(e?.description.contains("\(scratch.path)/unmounted/chunks") == true)
         }
         #expect(try Files.status("\(scratch.path)/unmounted") == nil)
+    }
+
+    /// The mount point of a disk that isn't mounted is an empty directory, and what is below it isn't there.
+    @Test func whatMayBeOnAMissingDiskIsNotMade() throws {
+        let mount = "\(scratch.path)/mount"
+        try Files.makeDirectories(mount)
+        let store = DirectoryStore(path: "\(mount)/verneuil/", sync: false)
+        let empty = error { () throws(StoreError) in try store.prepare() }
+        #expect(empty?.kind == .noSuchSpace)
+        #expect(empty?.reason.contains("\(mount) is empty") == true && empty?.reason.contains("mkdir") == true)
+        let missing = error { () throws(StoreError) in try DirectoryStore(path: "\(mount)/hosts/a").prepare() }
+        #expect(missing?.kind == .noSuchSpace)
+        #expect(missing?.reason.contains("there is no directory \(mount)/hosts:") == true, "\(missing?.reason ?? "made")")
+        #expect(try Files.list(mount).isEmpty)
+
+        // It is there now: that of ext4 has a directory of its own.
+        try Files.makeDirectories("\(mount)/lost+found")
+        try store.prepare()
+        try store.put(PutRequest(.chunks, "k", [1]))
+        for made in ["", "/chunks", "/manifests"] {
+            #expect(try Files.status("\(mount)/verneuil\(made)")?.mode == UInt32(S_IFDIR) | 0o700)
+        }
+        // Or somebody says so.
+        try Files.makeDirectories("\(scratch.path)/other/verneuil")
+        try DirectoryStore(path: "\(scratch.path)/other/verneuil").prepare()
     }
 
     @Test func aFileInThePlaceOfTheDirectoryIsNamed() throws {

@@ -69,6 +69,7 @@ import Testing
     }
 
     @Test func configurationsThatMeanSomethingElse() throws {
+        try here.write([], to: "app.db")
         expectProblem(
             try examine(here.configuration().replacing("{\"replication_targets", with: "{\"make_defualt\": true, \"replication_targets")),
             "did you mean \"make_default\"")
@@ -94,6 +95,9 @@ import Testing
         #expect(try examine(spool).problems.isEmpty)
         try here.write([1], to: "store/chunks")
         expectProblem(try examine(spool), "chunks", "is no directory")
+        // A mount point without its disk.
+        try FileManager.default.createDirectory(atPath: here.file("mount"), withIntermediateDirectories: false)
+        expectProblem(try examine(here.configuration(store: "mount/store")), "\(here.file("mount")) is empty", "Mount the disk")
     }
 
     /// As far as a program can tell; RealStopTests fill real ones.

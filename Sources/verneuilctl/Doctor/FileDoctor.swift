@@ -78,6 +78,10 @@ enum FileDoctor {
 
     static func examine(_ store: DirectoryStore) -> [DoctorCheck] {
         var chart = DoctorChart(store.name)
+        if let obstacle = (try? store.obstacle()) ?? nil {
+            chart.problem("existence", obstacle, advice: "Mount the disk, or make \(store.path).")
+            return chart.checks
+        }
         guard examineDirectory(store.path, &chart, willBeMade: "with the first upload") else { return chart.checks }
         fileSystem(store.path, &chart, isSpool: false)
         for space in ObjectSpace.allCases {

@@ -118,7 +118,7 @@ public final class CacheDirectory: Sendable {
     /// file system is mounted with relatime.
     private func markRead(_ file: String, _ st: stat) {
         let (atime, mtime) = Self.times(st)
-        if atime <= mtime { _ = vrn_set_times(AT_FDCWD, file, Self.nanoseconds(wallClock()), -1) }
+        if atime <= mtime { _ = vrn_set_times(AT_FDCWD, file, wallClock().nanosecondsSince1970, -1) }
     }
 
     // MARK: Writing
@@ -160,7 +160,7 @@ public final class CacheDirectory: Sendable {
             guard vrn_fstatat(opened.fd, name, &st) == 0 else { continue }
             let (atime, mtime) = Self.times(st)
             if name.hasPrefix(".tmp.") {
-                if now.seconds - mtime / 1_000_000_000 > Self.temporaryLifetime { _ = vrn_unlinkat(opened.fd, name) }
+                if mtime / 1_000_000_000 < now.seconds - Self.temporaryLifetime { _ = vrn_unlinkat(opened.fd, name) }
             } else {
                 files.append((name, mtime, atime > mtime))
             }
@@ -168,7 +168,7 @@ public final class CacheDirectory: Sendable {
         var excess = files.count - capacity
         guard excess > 0 else { return }
         files.sort { $0.mtime < $1.mtime }
-        let end = Self.nanoseconds(now)
+        let end = now.nanosecondsSince1970
         for file in files where excess > 0 {
             if file.wasRead {
                 _ = vrn_set_times(opened.fd, file.name, end, end)
@@ -194,7 +194,7 @@ public final class CacheDirectory: Sendable {
             let youngest = (inside + [directory]).compactMap { path in
                 ((try? Files.status(path, followLinks: false)) ?? nil)?.modified.seconds
             }.max()
-            if let youngest, now - youngest > bootLifetime { try? Files.removeTree(directory) }
+            if let youngest, youngest < now - bootLifetime { try? Files.removeTree(directory) }
         }
     }
 
@@ -214,8 +214,7 @@ public final class CacheDirectory: Sendable {
     /// In nanoseconds since 1970.
     private static func times(_ st: stat) -> (atime: Int64, mtime: Int64) {
         withUnsafePointer(to: st) {
-            (nanoseconds(FileTime(vrn_stat_atime($0))), nanoseconds(FileTime(vrn_stat_mtime($0))))
+            (FileTime(vrn_stat_atime($0)).nanosecondsSince1970, FileTime(vrn_stat_mtime($0)).nanosecondsSince1970)
         }
     }
-    private static func nanoseconds(_ time: FileTime) -> Int64 { time.seconds * 1_000_000_000 + time.nanoseconds }
 }

@@ -56,7 +56,7 @@ public final class Snapshot: @unchecked Sendable {
         self.policy = policy
         self.parallelism = parallelism
         tree = TreeAhead(allowance: allowance, parallelism: parallelism)
-        self.fetched = Atomic(fetched.seconds * 1_000_000_000 + fetched.nanoseconds)
+        self.fetched = Atomic(fetched.nanosecondsSince1970)
         entries = cache.retain(manifest.chunks, length: manifest.length)
         // One more, for who looks at the end of the file.
         slots = .allocate(capacity: manifest.chunks.count + 1)
@@ -81,7 +81,7 @@ public final class Snapshot: @unchecked Sendable {
         return FileTime(seconds: time / 1_000_000_000, nanoseconds: time % 1_000_000_000)
     }
     func confirm(at time: FileTime) {
-        fetched.store(time.seconds * 1_000_000_000 + time.nanoseconds, ordering: .relaxed)
+        fetched.store(time.nanosecondsSince1970, ordering: .relaxed)
     }
 
     // MARK: Chunks

@@ -249,7 +249,7 @@ public final class Replicator: @unchecked Sendable {
             try spool.prepare()
             spool.sweep()
             var failed: [(path: String, reason: String)] = []
-            for database in try spool.databases() {
+            for database in try spool.databases(unreadable: { failed.append(($0.path, "\($0)")) }) {
                 let isPending = ((try? database.control()) ?? nil)?.pendingSince != nil
                 if !targets.isEmpty, try copyEngine.removeIfGone(database) {
                     logger.log(

@@ -98,7 +98,7 @@ final class SnapshotUpload: @unchecked Sendable {
         list = before.list
         hours = before.hours
         requests += before.requests
-        if let base = before.base { try Files.writeAtomically(base, to: basePath, isOnlyWriter: true) }
+        if let base = before.base { try database.spool.write(base, to: basePath) }
     }
 
     // MARK: - Chunks
@@ -245,7 +245,7 @@ final class SnapshotUpload: @unchecked Sendable {
 
     private func putBase() throws -> (words: [UInt64], name: Fingerprint)? {
         guard snapshot.chunks.count * 2 >= BaseChunk.minimumWords else { return nil }
-        if let bytes = try Files.read(basePath, limit: 1 << 31), let words = try? BaseChunk.decode(bytes),
+        if let bytes = (try? Files.read(basePath, limit: 1 << 31)) ?? nil, let words = try? BaseChunk.decode(bytes),
             BaseChunk.shouldKeep(base: words, for: snapshot.chunks, random: Double.random(in: 0..<1))
         {
             let name = bytes.withUnsafeBytes(Chunk.fingerprint)
@@ -271,7 +271,7 @@ final class SnapshotUpload: @unchecked Sendable {
         newHours[snapshot.chunks.count] = now
         requests += 1
         sentBytes += body.count
-        try Files.writeAtomically(bytes, to: basePath, isOnlyWriter: true)
+        try database.spool.write(bytes, to: basePath)
         return (try BaseChunk.decode(bytes), name)
     }
 

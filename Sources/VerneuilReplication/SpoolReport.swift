@@ -48,7 +48,8 @@ public struct SpoolReport: Sendable {
             if let boot = try Files.status(spool.boot), !boot.isDirectory || vrn_access(spool.boot, W_OK | X_OK) != 0 {
                 problems.append("\(spool.boot) can't be written by this user")
             }
-            for database in try spool.databases().sorted(by: { $0.path < $1.path }) {
+            let found = try spool.databases { problems.append("something in the spool can't be read: \($0)") }
+            for database in found.sorted(by: { $0.path < $1.path }) {
                 databases.append(DatabaseReport(database, targets: targets, now: now))
             }
         } catch {

@@ -147,7 +147,8 @@ final class TargetCopier: @unchecked Sendable {
     }
 
     private func pass(_ session: SpoolCopierSession, _ urgency: Urgency) throws(SystemError) -> Outcome {
-        let known = database.targetRecord(target.identifier)
+        // Where it can't be read, an older snapshot might be taken for new (S7).
+        let known = try database.readTargetRecord(target.identifier)
         // Another process may have sent something since this one looked, before it had the lock.
         let wait = urgency == .background ? wait(known) : 0
         if wait > Self.momentary { return .tooEarly(wait) }

@@ -25,11 +25,8 @@ struct BaseWork: ~Copyable {
     init(_ database: SpoolDatabase, _ epoch: UInt64, start: SourceState?) throws(SystemError) {
         let directory = database.epochPath(epoch)
         try database.spool.make(directory)
-        let mode = database.spool.fileMode
-        let entries = try Descriptor("\(directory)/base.new", O_RDWR | O_CREAT, mode: mode)
-        let pool = try Descriptor("\(directory)/base.pool", O_RDWR | O_CREAT, mode: mode)
-        database.share(entries)
-        database.share(pool)
+        let entries = try database.spool.open("\(directory)/base.new")
+        let pool = try database.spool.open("\(directory)/base.pool")
         let saved = try Files.read("\(directory)/base.progress", limit: 4096).flatMap(Progress.init)
         if let saved, start == nil || start == saved.start {
             next = saved.next
@@ -97,8 +94,7 @@ struct BaseWork: ~Copyable {
             while next < count {
                 if let deadline, copied & 7 == 7, MonotonicTime.now >= deadline {
                     let progress = Progress(next: next, poolBytes: poolBytes, start: start ?? SourceState())
-                    try Files.writeAtomically(
-                        progress.bytes, to: "\(directory)/base.progress", mode: database.spool.fileMode, isOnlyWriter: true)
+                    try database.spool.write(progress.bytes, to: "\(directory)/base.progress")
                     return false
                 }
                 if copied & 7 == 7 { Threads.passGate() }

@@ -62,8 +62,7 @@ public struct ChunkAges: Sendable {
         var bytes = head(list)
         bytes.reserveCapacity(16 + 2 * hours.count)
         for hour in hours { withUnsafeBytes(of: hour.littleEndian) { bytes.append(contentsOf: $0) } }
-        try Files.writeAtomically(
-            bytes, to: "\(database.directory)/ages.\(target)", mode: database.spool.fileMode, isOnlyWriter: true)
+        try database.spool.write(bytes, to: "\(database.directory)/ages.\(target)")
     }
 
     /// Reads again what is known of the chunks at `indexes`: another process may have touched them since.

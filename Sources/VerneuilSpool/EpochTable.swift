@@ -109,16 +109,9 @@ final class EpochFiles: Sendable {
     /// Opens an epoch's files, making what isn't there.
     static func open(_ database: SpoolDatabase, _ number: UInt64) throws(SystemError) -> EpochFiles {
         let directory = database.epochPath(number)
-        let mode = database.spool.fileMode
-        var fd = vrn_open("\(directory)/table", O_RDWR | O_CREAT, mode)
-        if fd == -ENOENT {
-            try database.spool.make(directory)
-            fd = vrn_open("\(directory)/table", O_RDWR | O_CREAT, mode)
-        }
-        let table = Descriptor(owning: try SystemError.check(fd, "open", "\(directory)/table"), path: "\(directory)/table")
-        let pool = try Descriptor("\(directory)/pool", O_RDWR | O_CREAT, mode: mode)
-        database.share(table)
-        database.share(pool)
+        try database.spool.make(directory)
+        let table = try database.spool.open("\(directory)/table")
+        let pool = try database.spool.open("\(directory)/pool")
         return EpochFiles(number, table: table, pool: pool)
     }
 }

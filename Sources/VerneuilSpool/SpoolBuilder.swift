@@ -77,8 +77,7 @@ public struct SpoolBuilder: ~Copyable {
         _ deadline: MonotonicTime?, _ openIsDead: Bool, _ isStored: (Int, Fingerprint) -> Bool
     ) throws(SystemError) -> Outcome? {
         let control = try database.makeControl()
-        let lock = try Descriptor("\(database.directory)/builder.lock", O_RDWR | O_CREAT, mode: database.spool.fileMode)
-        database.share(lock)
+        let lock = try database.spool.open("\(database.directory)/builder.lock")
         if vrn_ofd_lock(lock.fd, Int16(F_WRLCK), 0, 0) == -EAGAIN { return .busy }
 
         guard let records = try SpoolControl.read(control.fd, path: database.controlPath) else {
@@ -207,9 +206,7 @@ public struct SpoolBuilder: ~Copyable {
     /// Nobody writes, nothing is half written, and the last write is long enough
     /// ago to be told from the next one by mtime (which steps by up to 10 ms).
     private borrowing func isAtRest(_ state: SourceState) throws(SystemError) -> Bool {
-        let now = wallClock()
-        let age = (now.seconds - state.modified.seconds) * 1_000_000_000 + now.nanoseconds - state.modified.nanoseconds
-        if age >= 0 && age < 20_000_000 { return false }
+        if state.modified.isYounger(than: 20_000_000, at: wallClock()) { return false }
         if try SourceLocks.isBeingWritten(source.fd, path: database.path) { return false }
         // In WAL mode the file alone is no database.
         if try source.isInWALMode() { return false }
@@ -245,7 +242,7 @@ extension SpoolDatabase {
     /// Declares the newest snapshot, and all before it, wrong: the next transaction
     /// or builder takes a full one. False where a builder is at work just now: call again later.
     public func distrust() throws(SystemError) -> Bool {
-        let lock = try Descriptor("\(directory)/builder.lock", O_RDWR | O_CREAT, mode: spool.fileMode)
+        let lock = try spool.open("\(directory)/builder.lock")
         if vrn_ofd_lock(lock.fd, Int16(F_WRLCK), 0, 0) == -EAGAIN { return false }
         guard let control = try openControl(), let records = try SpoolControl.read(control.fd, path: controlPath) else {
             return true

@@ -26,8 +26,7 @@ public final class SpoolCopierSession: Sendable {
     public static func open(_ database: SpoolDatabase) throws(SystemError) -> SpoolCopierSession? {
         guard let control = try database.openControl() else { return nil }
         let path = database.copierLockPath
-        let lock = try Descriptor(path, O_RDWR | O_CREAT, mode: database.spool.fileMode)
-        database.share(lock)
+        let lock = try database.spool.open(path)
         if vrn_ofd_lock(lock.fd, Int16(F_WRLCK), 0, 0) == -EAGAIN { return nil }
         // The last one to retire a database at this path removes the lock's file: that one, held, excludes nobody.
         guard let named = try Files.status(path), try lock.status().inode == named.inode else { return nil }
@@ -146,7 +145,7 @@ public final class SpoolCopierSession: Sendable {
         let newest = before.neededEpochs.max() ?? 0
         let later = try database.epochs().filter { $0 > newest }
         if later.isEmpty { return }
-        let builder = try Descriptor("\(database.directory)/builder.lock", O_RDWR | O_CREAT, mode: database.spool.fileMode)
+        let builder = try database.spool.open("\(database.directory)/builder.lock")
         if vrn_ofd_lock(builder.fd, Int16(F_WRLCK), 0, 0) == -EAGAIN { return }
         let source = try Descriptor(database.path, O_RDONLY)
         if try SourceLocks.isBeingWritten(source.fd, path: database.path) { return }
@@ -157,7 +156,7 @@ public final class SpoolCopierSession: Sendable {
     /// Removes the database's directory: its file is gone, or another one is at its path.
     /// Producers that still have it open see the mark, and make a new one.
     public func retire() throws(SystemError) {
-        let builder = try Descriptor("\(database.directory)/builder.lock", O_RDWR | O_CREAT, mode: database.spool.fileMode)
+        let builder = try database.spool.open("\(database.directory)/builder.lock")
         if vrn_ofd_lock(builder.fd, Int16(F_WRLCK), 0, 0) == -EAGAIN { return }
         var record = try records()?.copier ?? CopierRecord()
         record.retired = 1

@@ -36,10 +36,11 @@ public struct SpoolDatabase: Sendable, Hashable {
         directory = spool.directory(path: path, device: device, inode: inode)
     }
 
-    init?(existing directory: String, in spool: SpoolDirectory) {
+    /// nil: nothing of ours, or not whole yet.
+    init?(existing directory: String, in spool: SpoolDirectory) throws(SystemError) {
         let identity = Files.lastComponent(of: directory).split(separator: "-")
         guard identity.count == 2, let device = UInt64(identity[0], radix: 16), let inode = UInt64(identity[1], radix: 16),
-            let bytes = (try? Files.read("\(directory)/path", limit: 1 << 16)) ?? nil, !bytes.isEmpty
+            let bytes = try Files.read("\(directory)/path", limit: 1 << 16), !bytes.isEmpty
         else { return nil }
         self.spool = spool
         self.directory = directory
@@ -81,11 +82,10 @@ public struct SpoolDatabase: Sendable, Hashable {
             try spool.make("\(spool.boot)/databases")
             try spool.make(Files.directory(of: directory))
             try spool.make(directory)
-            try Files.writeAtomically(Array(path.utf8), to: "\(directory)/path", mode: spool.fileMode)
+            try spool.write(Array(path.utf8), to: "\(directory)/path", isOnlyWriter: false)
             let temporary = Files.temporaryName(beside: controlPath)
             defer { _ = vrn_unlink(temporary) }
-            let fresh = try Descriptor(temporary, O_RDWR | O_CREAT | O_EXCL, mode: spool.fileMode)
-            share(fresh)
+            let fresh = try spool.open(temporary, O_EXCL)
             try fresh.write([UInt8](repeating: 0, count: SpoolControl.pageSize), at: 0)
             let r = vrn_link(temporary, controlPath)
             if r != -EEXIST { try SystemError.check(r, "link", controlPath) }
@@ -109,11 +109,6 @@ public struct SpoolDatabase: Sendable, Hashable {
         return try SpoolControl.read(file.fd, path: controlPath)
     }
 
-    /// Modes by `open` are cut by the umask; where others were invited, they are let in.
-    func share(_ file: borrowing Descriptor) {
-        if spool.permissions & 0o077 != 0 { _ = vrn_fchmod(file.fd, spool.fileMode) }
-    }
-
     /// Numbers of the epochs that have a directory.
     func epochs() throws(SystemError) -> [UInt64] {
         try Files.list(directory).compactMap { $0.hasPrefix("epoch.") ? UInt64($0.dropFirst(6)) : nil }
@@ -127,7 +122,7 @@ public struct SpoolDatabase: Sendable, Hashable {
             // A new page, perhaps because the last one was lost: then files tell of later epochs, and what is stored of them
             // must not pass for what is to come.
             let used = try epochs().filter(isUsed).max() ?? 0
-            let stored = targetRecords().values.map(\.stored.epoch).max() ?? 0
+            let stored = try readTargetRecords().values.map(\.stored.epoch).max() ?? 0
             number = max(used, stored) + 1
         }
         if number & 1 != parity { number += 1 }
@@ -185,7 +180,7 @@ public struct SpoolDatabase: Sendable, Hashable {
             withUnsafeBytes(of: chunk.primary.littleEndian) { bytes.append(contentsOf: $0) }
             withUnsafeBytes(of: chunk.secondary.littleEndian) { bytes.append(contentsOf: $0) }
         }
-        try Files.writeAtomically(bytes, to: "\(directory)/stored.\(target)", mode: spool.fileMode, isOnlyWriter: true)
+        try spool.write(bytes, to: "\(directory)/stored.\(target)")
     }
 
     /// Forgets what `target`, or every target, is believed to have.

@@ -52,11 +52,59 @@ public struct SpoolDirectory: Sendable, Hashable {
         }
     }
 
+    // MARK: making files and directories
+
     func make(_ path: String) throws(SystemError) {
         if vrn_access(path, W_OK | X_OK) == 0 { return }
         try Files.makeDirectories(path, mode: permissions)
         if permissions & 0o077 != 0 { _ = vrn_chmod(path, permissions) }
+        // The root itself stays who made it.
+        guard Self.isSuperuser, path != root else { return }
+        let fd = vrn_open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0)
+        if fd >= 0 { give(Descriptor(owning: fd, path: path)) }
     }
+
+    /// Opens a file for reading and writing; makes it where it isn't there.
+    func open(_ path: String, _ flags: Int32 = 0) throws(SystemError) -> Descriptor {
+        let file = try Descriptor(path, O_RDWR | O_CREAT | O_NOFOLLOW | flags, mode: fileMode)
+        admit(file)
+        return file
+    }
+
+    /// Writes a file by a rename.
+    ///
+    /// - Parameter isOnlyWriter: as of `Files.writeAtomically`; most are written under the copier's lock.
+    package func write(_ bytes: [UInt8], to path: String, isOnlyWriter: Bool = true) throws(SystemError) {
+        try Files.writeAtomically(bytes, to: path, mode: fileMode, isOnlyWriter: isOnlyWriter) { admit($0) }
+    }
+
+    private func admit(_ file: borrowing Descriptor) {
+        // Modes by `open` are cut by the umask; where others were invited, they are let in.
+        if permissions & 0o077 != 0 { _ = vrn_fchmod(file.fd, fileMode) }
+        if Self.isSuperuser { give(file) }
+    }
+
+    /// Asked once: one who was root and isn't any more can give nothing away, and tries in vain.
+    private static let isSuperuser = geteuid() == 0
+
+    /// What root makes belongs to the owner of the directory that it is in, and so in the end to that of ROOT, whose
+    /// processes could not go on with it otherwise. That owner may put a link, or a link's target, in the way of any name here:
+    /// so it is only done with what is root's, has no other name, and is found in a directory of the owner's.
+    private func give(_ file: borrowing Descriptor) {
+        let directory = vrn_open_directory_of(file.path)
+        guard directory >= 0 else { return }
+        defer { _ = vrn_close(directory) }
+        var parent = stat()
+        guard vrn_fstat(directory, &parent) == 0, parent.st_uid != 0 else { return }
+        var (made, named) = (stat(), stat())
+        guard vrn_fstat(file.fd, &made) == 0, made.st_uid == 0, made.st_nlink == 1 || FileStatus(made).isDirectory,
+            vrn_fstatat(directory, Files.lastComponent(of: file.path), &named) == 0,
+            named.st_dev == made.st_dev, named.st_ino == made.st_ino
+        else { return }
+        _ = vrn_fchown(file.fd, parent.st_uid, parent.st_gid)
+    }
+
+    // MARK: what is here
 
     /// Where the database at `path` (canonical), being file `inode` of `device`, is spooled.
     public func directory(path: String, device: UInt64, inode: UInt64) -> String {
@@ -64,13 +112,19 @@ public struct SpoolDirectory: Sendable, Hashable {
     }
 
     /// All databases that have something here, in no order.
-    public func databases() throws(SystemError) -> [SpoolDatabase] {
+    ///
+    /// - Parameter unreadable: called with the reason for each entry that can't be read; it keeps nobody from the others.
+    public func databases(unreadable: (SystemError) -> Void = { _ in }) throws(SystemError) -> [SpoolDatabase] {
         var found: [SpoolDatabase] = []
         for mangled in try Files.list("\(boot)/databases") {
-            for name in try Files.list("\(boot)/databases/\(mangled)") where !name.hasPrefix(".") {
-                let directory = "\(boot)/databases/\(mangled)/\(name)"
-                if let database = SpoolDatabase(existing: directory, in: self) { found.append(database) }
-            }
+            let entry = "\(boot)/databases/\(mangled)"
+            do throws(SystemError) {
+                for name in try Files.list(entry) where !name.hasPrefix(".") {
+                    do throws(SystemError) {
+                        if let database = try SpoolDatabase(existing: "\(entry)/\(name)", in: self) { found.append(database) }
+                    } catch { unreadable(error) }
+                }
+            } catch { unreadable(error) }
         }
         return found
     }
@@ -109,7 +163,7 @@ public struct SpoolDirectory: Sendable, Hashable {
     }
 
     public func setTap(_ manifestName: String, _ body: [UInt8]) throws(SystemError) {
-        try Files.writeAtomically(body, to: tapPath(manifestName), mode: fileMode, isOnlyWriter: true)
+        try write(body, to: tapPath(manifestName))
     }
 }
 

@@ -57,7 +57,8 @@ public struct TargetRecord: Sendable, Equatable {
             let value = words[1]
             let numbers = value.split(separator: " ").map { UInt64($0) ?? 0 }
             func number(_ i: Int) -> UInt64 { i < numbers.count ? numbers[i] : 0 }
-            func count(_ i: Int) -> Int { Int(clamping: number(i)) }
+            // With room to count on.
+            func count(_ i: Int) -> Int { Int(clamping: min(number(i), 1 << 60)) }
             switch words[0] {
             case "name": name = String(value)
             case "stored": stored = SpoolPoint(number(0), number(1))
@@ -135,26 +136,34 @@ extension SpoolDatabase {
     // MARK: records of a target
 
     /// nil: no copier has written about this target during this boot.
-    public func targetRecord(_ target: String) -> TargetRecord? {
-        ((try? Files.read("\(directory)/target.\(target)", limit: 1 << 20)) ?? nil).map(TargetRecord.init)
+    public func readTargetRecord(_ target: String) throws(SystemError) -> TargetRecord? {
+        try Files.read("\(directory)/target.\(target)", limit: 1 << 20).map(TargetRecord.init)
     }
+
+    /// The same for who only looks: nil also where it can't be read.
+    public func targetRecord(_ target: String) -> TargetRecord? { (try? readTargetRecord(target)) ?? nil }
 
     /// Under the copier's lock.
     public func setTargetRecord(_ target: String, _ record: TargetRecord) throws(SystemError) {
         var record = record
         record.written = now()
-        try Files.writeAtomically(
-            Array(record.text.utf8), to: "\(directory)/target.\(target)", mode: spool.fileMode, isOnlyWriter: true)
+        try spool.write(Array(record.text.utf8), to: "\(directory)/target.\(target)")
     }
 
     /// All targets that copiers have written about, by identifier.
     public func targetRecords() -> [String: TargetRecord] {
+        targetIdentifiers((try? Files.list(directory)) ?? []).reduce(into: [:]) { $0[$1] = targetRecord($1) }
+    }
+
+    /// The same; throws where one can't be read.
+    func readTargetRecords() throws(SystemError) -> [String: TargetRecord] {
         var found: [String: TargetRecord] = [:]
-        for name in (try? Files.list(directory)) ?? [] where name.hasPrefix("target.") && !name.hasSuffix(".new") {
-            let id = String(name.dropFirst(7))
-            found[id] = targetRecord(id)
-        }
+        for id in targetIdentifiers(try Files.list(directory)) { found[id] = try readTargetRecord(id) }
         return found
+    }
+
+    private func targetIdentifiers(_ names: [String]) -> [String] {
+        names.filter { $0.hasPrefix("target.") && !$0.hasSuffix(".new") }.map { String($0.dropFirst(7)) }
     }
 
     /// Under the copier's lock.
@@ -169,8 +178,7 @@ extension SpoolDatabase {
 
     /// Under the copier's lock.
     public func setLineage(_ target: String, _ lineage: Lineage) throws(SystemError) {
-        try Files.writeAtomically(
-            Array(lineage.text.utf8), to: "\(pathDirectory)/lineage.\(target)", mode: spool.fileMode, isOnlyWriter: true)
+        try spool.write(Array(lineage.text.utf8), to: "\(pathDirectory)/lineage.\(target)")
     }
 
     // MARK: requests to whoever holds the copier's lock
@@ -189,13 +197,12 @@ extension SpoolDatabase {
     public func requestHurry() { try? makeRequest("hurry") }
     public var isHurried: Bool {
         guard let status = try? Files.status("\(pathDirectory)/hurry") else { return false }
-        let age = wallClock().seconds - status.modified.seconds
-        return age >= 0 && age <= Self.hurrySeconds
+        return status.modified.isYounger(than: Self.hurrySeconds * 1_000_000_000, at: wallClock())
     }
 
     private func makeRequest(_ name: String) throws(SystemError) {
         try spool.make(pathDirectory)
-        try Files.writeAtomically([], to: "\(pathDirectory)/\(name)", mode: spool.fileMode)
+        try spool.write([], to: "\(pathDirectory)/\(name)", isOnlyWriter: false)
     }
 
     private func now() -> UInt64 {

@@ -130,4 +130,17 @@ public struct FileTime: Hashable, Comparable, Sendable {
     public static func < (a: FileTime, b: FileTime) -> Bool {
         (a.seconds, a.nanoseconds) < (b.seconds, b.nanoseconds)
     }
+
+    /// Nanoseconds since 1970; the nearest that there is for a time before 1677 or after 2262. Anybody may give a file such a one.
+    public var nanosecondsSince1970: Int64 {
+        let (whole, isFar) = seconds.multipliedReportingOverflow(by: 1_000_000_000)
+        let (sum, isBeyond) = whole.addingReportingOverflow(nanoseconds)
+        return isFar || isBeyond ? (seconds < 0 ? .min : .max) : sum
+    }
+
+    /// Whether it lies less than so many nanoseconds before `now`; what is later than that does not.
+    public func isYounger(than nanoseconds: Int64, at now: FileTime) -> Bool {
+        let (age, isFar) = now.nanosecondsSince1970.subtractingReportingOverflow(nanosecondsSince1970)
+        return !isFar && age >= 0 && age < nanoseconds
+    }
 }

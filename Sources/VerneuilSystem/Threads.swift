@@ -77,8 +77,9 @@ public struct MonotonicTime: Hashable, Comparable, Sendable {
         clock_gettime(CLOCK_MONOTONIC, &t)
         return MonotonicTime(nanoseconds: UInt64(t.tv_sec) * 1_000_000_000 + UInt64(t.tv_nsec))
     }
+    /// By 30 years at most: callers wait for so long, or for ever.
     public func advanced(seconds: Double) -> MonotonicTime {
-        MonotonicTime(nanoseconds: nanoseconds &+ UInt64(max(0, seconds) * 1e9))
+        MonotonicTime(nanoseconds: nanoseconds &+ UInt64(min(max(0, seconds), 1e9) * 1e9))
     }
     /// Seconds from `earlier` to this; negative where this is the earlier one.
     public func seconds(since earlier: MonotonicTime) -> Double {

@@ -72,8 +72,6 @@ enum LiveFile {
     }
 
     private static func isFresh(_ status: FileStatus) -> Bool {
-        let now = wallClock()
-        let age = (now.seconds - status.changed.seconds) * 1_000_000_000 + now.nanoseconds - status.changed.nanoseconds
-        return age >= 0 && age < tick
+        status.changed.isYounger(than: tick, at: wallClock())
     }
 }

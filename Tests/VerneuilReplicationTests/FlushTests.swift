@@ -137,6 +137,32 @@ import VerneuilSystem
         #expect(file.replicator.flushAll(timeout: 60).isEmpty)
     }
 
+    @Test func whatCantBeReadInTheSpoolIsNamedAndKeepsNobodyFromTheOthers() throws {
+        let store = RecordingStore()
+        let file = try ReplicatedFile([store]) { $0.scanInterval = 3600 }
+        let db = try file.connect()
+        try db.rows("CREATE TABLE t(x); INSERT INTO t VALUES(1)")
+        let databases = "\(file.replicator.spool.boot)/databases"
+        var strange = ["\(databases)/a file", "\(databases)/#a/1-2/path"]
+        try Files.writeAtomically([1], to: strange[0])
+        try Files.makeDirectories(strange[1])
+        if geteuid() == 0 {
+            print("root can read everything: without a directory that can't be")
+        } else {
+            strange.append("\(databases)/#b")
+            try Files.makeDirectories(strange[2], mode: 0)
+        }
+        defer { _ = vrn_chmod("\(databases)/#b", 0o700) }
+        let failed = file.replicator.flushAll(timeout: 60)
+        #expect(failed.map(\.path).sorted() == strange.sorted(), "\(failed)")
+        #expect(store.manifest != nil)
+        let report = file.report()
+        #expect(report.databases.map(\.path) == [file.path])
+        #expect(report.databases.first?.lag == nil)
+        for path in strange { #expect(report.problems.contains { $0.contains(path) }, "\(report.problems)") }
+        #expect(!report.isFine(limit: 60))
+    }
+
     @Test func withoutTargetsItFails() throws {
         let file = try ReplicatedFile([])
         let db = try file.connect()

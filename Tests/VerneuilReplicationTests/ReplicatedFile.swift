@@ -18,13 +18,16 @@ final class ReplicatedFile {
     let replicator: Replicator
     static let host = "replication.example"
 
-    /// - Parameter shared: another one, whose file this one replicates as well.
+    /// - Parameters:
+    ///   - shared: another one, whose file this one replicates as well.
+    ///   - parent: where its directory is made.
+    ///   - permissions: of the spooling directory.
     init(
-        _ stores: [any ObjectStore], sharing shared: ReplicatedFile? = nil, spool: String = "spool",
-        _ change: (inout ReplicationOptions) -> Void = { _ in }
+        _ stores: [any ObjectStore], sharing shared: ReplicatedFile? = nil, spool: String = "spool", in parent: String = "/tmp",
+        permissions: UInt32 = 0o700, _ change: (inout ReplicationOptions) -> Void = { _ in }
     ) throws {
         SQLiteTable.install()
-        directory = shared?.directory ?? "/tmp/verneuil-replication-\(getpid())-\(UInt64.random(in: 0 ... .max))"
+        directory = shared?.directory ?? "\(parent)/verneuil-replication-\(getpid())-\(UInt64.random(in: 0 ... .max))"
         try Files.makeDirectories(directory)
         path = "\(directory)/app.db"
         owner = shared
@@ -37,7 +40,7 @@ final class ReplicatedFile {
         var logger = Logger(label: "replication tests") { _ in LogBook() }
         logger.logLevel = .info
         replicator = Replicator(
-            spool: SpoolDirectory("\(directory)/\(spool)"), targets: stores.map { ReplicationTarget($0) }, options: options,
+            spool: SpoolDirectory("\(directory)/\(spool)", permissions: permissions), targets: stores.map { ReplicationTarget($0) }, options: options,
             logger: logger)
         #expect(LinuxVFS.register(makeDefault: false) == SQLITE_OK)
         #expect(ReplicatedVFS.register(makeDefault: false) == SQLITE_OK)

@@ -131,6 +131,61 @@ import VerneuilSystem
         #expect(first.count(.put, .chunks) == 0)
     }
 
+    @Test func aStoreWhoseDiskIsNotMountedIsNotMadeOnAnother() throws {
+        let mount = "/tmp/verneuil-mount-\(getpid())-\(UInt64.random(in: 0 ... .max))"
+        let away = mount + ".away"
+        defer { for path in [mount, away] { try? Files.removeTree(path) } }
+        try Files.makeDirectories(mount)
+        let file = try ReplicatedFile([DirectoryStore(path: "\(mount)/verneuil", sync: false)])
+        let db = try file.connect()
+        try db.rows("CREATE TABLE t(x)")
+        let reason = try file.flush(timeout: 20)
+        #expect(reason?.contains("\(mount) is empty") == true, "\(reason ?? "stored")")
+        #expect(try Files.list(mount).isEmpty)
+        // It is mounted.
+        try Files.writeAtomically([1], to: "\(mount)/other")
+        #expect(try file.flush() == nil)
+
+        // It goes, and a database comes of which nothing is stored yet.
+        try Files.rename(mount, to: away)
+        try Files.makeDirectories(mount)
+        let path = "\(file.directory)/second.db"
+        let second = try SQLiteConnection(path, vfs: "verneuil")
+        try second.rows("CREATE TABLE t(x)")
+        try db.rows("INSERT INTO t VALUES(1)")
+        let failed = file.replicator.flushAll(timeout: 20)
+        #expect(failed.map(\.path).sorted() == [file.path, path], "\(failed)")
+        #expect(failed.contains { $0.reason.contains("\(mount) is empty") }, "\(failed)")
+        #expect(try Files.list(mount).isEmpty)
+        try Files.removeTree(mount)
+        try Files.rename(away, to: mount)
+        #expect(file.replicator.flushAll(timeout: 60).isEmpty)
+        #expect(try Files.list("\(mount)/verneuil/manifests").count == 2)
+    }
+
+    /// S7: what can't be read is not what was never written.
+    @Test func nothingIsSentToATargetWhoseRecordCantBeRead() throws {
+        let store = RecordingStore()
+        let file = try ReplicatedFile([store]) { $0.scanInterval = 3600 }
+        let db = try file.connect()
+        try fill(db)
+        #expect(try file.flush() == nil)
+        let path = "\(try file.spooled.directory)/target.\(file.replicator.targets[0].identifier)"
+        let record = try Descriptor(path, O_RDWR)
+        let size = try record.status().size
+        // More than is ever read of it.
+        try record.truncate(to: 2 << 20)
+        _ = store.take()
+        try db.rows("INSERT INTO t(data) VALUES('more')")
+        let reason = try file.flush(timeout: 20)
+        #expect(reason?.contains(path) == true, "\(reason ?? "stored")")
+        #expect(store.count(.put) == 0 && store.count(.touch) == 0)
+        try record.truncate(to: size)
+        #expect(try file.flush() == nil)
+        #expect(store.count(.put, .chunks) <= 4)
+        #expect(try rows(store, file) == "17")
+    }
+
     @Test func aTargetThatLostItsBucketGetsEverythingAgain() throws {
         let kept = RecordingStore("kept")
         let lost = RecordingStore("lost")

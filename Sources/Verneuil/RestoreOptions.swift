@@ -17,7 +17,6 @@ public struct RestoreOptions: Sendable {
     var forCore: Restore.Options {
         var options = Restore.Options()
         options.force = force
-        options.onlyDatabases = true
         options.base = base
         options.verify = verify
         options.progress = { [progress] in progress($0.done, $0.total) }

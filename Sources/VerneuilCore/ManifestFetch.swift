@@ -5,7 +5,7 @@ import VerneuilStore
 import VerneuilSystem
 
 extension Engine {
-    /// Fetches a manifest's bytes as they are stored. Waits for the network.
+    /// Fetches a manifest's bytes as they are stored: the newest, where several stores have one. Waits for the network.
     public func manifest(_ reference: ManifestReference) throws(ReplicaError) -> [UInt8] {
         switch reference {
         case .file(let path):
@@ -13,7 +13,7 @@ extension Engine {
         case .stored(let database):
             if stores.isEmpty { throw .refused("\(reference): no store is configured to fetch it from") }
             do throws(ReplicaError) {
-                return try manifestSource.fetch(.manifest(name: database.manifestName)).body
+                return try manifestSource.fetchNewest(named: database.manifestName).body
             } catch .fetch(let failure) where failure.isMissing {
                 throw .refused(
                     "\(database) is not in \(stores.map(\.name).joined(separator: ", nor in ")): no object \(database.manifestName); are its path and host right? \"verneuilctl verify --all\" lists what is stored")

@@ -3,8 +3,8 @@ import VerneuilStore
 import VerneuilSystem
 
 /// Where manifests come from: a local file, what this machine uploaded last, or
-/// the stores in order. The first store that has the manifest is believed; one
-/// that can't be reached, or has something else there, is passed over.
+/// the stores in order. The first store that has the manifest is believed (`fetchNewest`: the one that has
+/// the newest); one that can't be reached, or has something else there, is passed over, and named in the log.
 public struct ManifestSource: Sendable {
     public var chunks: ChunkSource
     /// The last manifest that this machine uploaded under a name, if there is one (SYSTEM 3).
@@ -70,39 +70,92 @@ public struct ManifestSource: Sendable {
         }
     }
 
+    /// The newest of what this machine uploaded last and all stores have, by the database's ctime. For a restore: a
+    /// target that has lagged for days must not be believed because it comes first, or because another doesn't answer just now.
+    public func fetchNewest(named name: String) throws(ReplicaError) -> Stored {
+        var attempts: [FetchError.Attempt] = []
+        var newest = tapped(name, &attempts)
+        for i in chunks.stores.indices {
+            guard let found = ask(i, name, tag: nil, &attempts), case .found(let stored) = found else { continue }
+            guard let known = newest else {
+                newest = stored
+                continue
+            }
+            let (one, other) = (stored.manifest, known.manifest)
+            // 0: unknown.
+            if one.ctime == 0 || other.ctime == 0 || one.ctime == other.ctime && one.ctimeNanoseconds == other.ctimeNanoseconds { continue }
+            let isNewer = (one.ctime, one.ctimeNanoseconds) > (other.ctime, other.ctimeNanoseconds)
+            if isNewer { newest = stored }
+            let older = label((isNewer ? known : stored).origin), used = label((isNewer ? stored : known).origin)
+            Report.warning("\(older): manifest \(name): is older than that of \(used), which is used")
+        }
+        guard let newest else { throw .fetch(FetchError(object: "manifest \(name)", attempts: attempts)) }
+        warn(name, attempts)
+        return newest
+    }
+
+    private func label(_ origin: Origin) -> String {
+        switch origin {
+        case .file: "file"
+        case .tap: Self.tapLabel
+        case .store(let i): chunks.stores[i].name
+        }
+    }
+
+    private static let tapLabel = "local spool"
+
+    /// What this machine uploaded last; nil where that is nothing, or damaged.
+    private func tapped(_ name: String, _ attempts: inout [FetchError.Attempt]) -> Stored? {
+        guard let body = tap(name) else { return nil }
+        do throws(FormatError) {
+            return Stored(body: body, origin: .tap, tag: "", manifest: try StoredManifest(decoding: body))
+        } catch {
+            attempts.append(.init(source: Self.tapLabel, outcome: .damaged, reason: error.description))
+            return nil
+        }
+    }
+
+    /// Of sources that were passed over for another one.
+    private func warn(_ name: String, _ attempts: [FetchError.Attempt]) {
+        for attempt in attempts {
+            Report.warning("\(attempt.source): manifest \(name): \(attempt.reason); another source's is used, which may be older")
+        }
+    }
+
     private func fetch(named name: String, unless known: (origin: Origin, tag: String)?) throws(ReplicaError) -> Answer {
         var attempts: [FetchError.Attempt] = []
-        if let body = tap(name) {
-            do throws(FormatError) {
-                return .found(Stored(body: body, origin: .tap, tag: "", manifest: try StoredManifest(decoding: body)))
-            } catch {
-                attempts.append(.init(source: "local spool", outcome: .damaged, reason: error.description))
-            }
-        }
-        for (i, store) in chunks.stores.enumerated() {
-            let tag = known?.origin == .store(i) ? known?.tag : nil
-            let get = GetRequest(.manifests, name, limit: Body.maximumLength, unlessTag: tag)
-            do throws(StoreError) {
-                switch try store.get(get) {
-                case .notModified where tag != nil: return .notModified
-                case .found(let body, let tag):
-                    do throws(FormatError) {
-                        let manifest = try StoredManifest(decoding: body)
-                        return .found(Stored(body: body, origin: .store(i), tag: tag, manifest: manifest))
-                    } catch {
-                        attempts.append(.init(source: store.name, outcome: .damaged, reason: error.description))
-                        Report.warning("\(store.name): manifest \(name): \(error)")
-                    }
-                case let answer:
-                    if case .failure(let failure) = ChunkSource.body(of: .success(answer)) {
-                        attempts.append(.init(source: store.name, outcome: failure.outcome, reason: failure.reason))
-                    }
-                }
-            } catch {
-                attempts.append(.init(source: store.name, outcome: .unavailable, reason: error.description))
+        if let stored = tapped(name, &attempts) { return .found(stored) }
+        for i in chunks.stores.indices {
+            if let answer = ask(i, name, tag: known?.origin == .store(i) ? known?.tag : nil, &attempts) {
+                // A refresh comes often, and says so once.
+                if known == nil || known?.origin == .store(0) { warn(name, attempts) }
+                return answer
             }
         }
         throw .fetch(FetchError(object: "manifest \(name)", attempts: attempts))
+    }
+
+    /// One store's answer; nil where that is none, and why not.
+    private func ask(_ i: Int, _ name: String, tag known: String?, _ attempts: inout [FetchError.Attempt]) -> Answer? {
+        let store = chunks.stores[i]
+        do throws(StoreError) {
+            switch try store.get(GetRequest(.manifests, name, limit: Body.maximumLength, unlessTag: known)) {
+            case .notModified where known != nil: return .notModified
+            case .found(let body, let tag):
+                do throws(FormatError) {
+                    return .found(Stored(body: body, origin: .store(i), tag: tag, manifest: try StoredManifest(decoding: body)))
+                } catch {
+                    attempts.append(.init(source: store.name, outcome: .damaged, reason: error.description))
+                }
+            case let answer:
+                if case .failure(let failure) = ChunkSource.body(of: .success(answer)) {
+                    attempts.append(.init(source: store.name, outcome: failure.outcome, reason: failure.reason))
+                }
+            }
+        } catch {
+            attempts.append(.init(source: store.name, outcome: .unavailable, reason: error.description))
+        }
+        return nil
     }
 
     /// Verifies a manifest, with its base chunk where it has one. Waits for the network.

@@ -8,10 +8,8 @@ import VerneuilSystem
 /// each distinct one once, and take no more memory than those in flight.
 public struct Restore: Sendable {
     public struct Options {
-        /// Replace a database that is in use, or was not closed properly.
+        /// Replace a database that is in use, or was not closed properly, or a file that is no database.
         public var force = false
-        /// A file that is neither empty nor a database is replaced with `force` alone.
-        public var onlyDatabases = false
         /// An older copy of the database: chunks that are there are not fetched.
         public var base: String?
         /// Read back what was written, before the file takes its name.
@@ -58,7 +56,7 @@ public struct Restore: Sendable {
     /// one is whole (`RestoreTarget`). An interrupted or failed restore leaves
     /// `PATH.partial`, which the next one goes on from.
     public func write(to path: String, options: Options = Options()) throws(ReplicaError) -> Report {
-        let target = try RestoreTarget.open(path, force: options.force, onlyDatabases: options.onlyDatabases)
+        let target = try RestoreTarget.open(path, force: options.force)
         var work = RestoreWork(manifest)
         do throws(SystemError) {
             if target.found > 0 { try work.resume(from: target.partial, size: target.found) }

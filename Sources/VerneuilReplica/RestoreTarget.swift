@@ -11,11 +11,11 @@ import VerneuilSystem
 ///   of locks); while a restore is about to replace the file it holds them all,
 ///   so that nobody begins. A connection without a transaction holds none, and
 ///   is not noticed (unless the database is in WAL mode).
+/// - *What came to PATH while the restore ran is left alone*: an application may have been started again meanwhile.
 /// - *No journal meets a database that it isn't of*: a non-empty one beside
 ///   PATH means that the database was not closed, and SQLite would roll it back
 ///   into the new file. With `force` it is removed before the rename.
-/// - *A file that is no database is somebody's text, key or archive*: it is left alone where the caller says so
-///   (`onlyDatabases`), unless forced.
+/// - *A file that is neither empty nor a database is somebody's text, key or archive*: it is left alone, unless forced.
 /// - *Two restores to one PATH don't mix*: PATH.partial is locked with flock(2).
 /// - What is left of an interrupted restore is PATH.partial and nothing else.
 struct RestoreTarget: ~Copyable {
@@ -33,17 +33,15 @@ struct RestoreTarget: ~Copyable {
     private static let lockBytes: (start: Int64, count: Int64) = (0x4000_0000, 512)
     private static let journals = ["-journal", "-wal"]
 
-    /// - Parameters:
-    ///   - force: replaces a database that is in use, or has a journal.
-    ///   - onlyDatabases: refuses to replace a file that is neither empty nor a database.
-    static func open(_ name: String, force: Bool, onlyDatabases: Bool) throws(ReplicaError) -> RestoreTarget {
+    /// - Parameter force: replaces a database that is in use, or has a journal, and a file that is no database.
+    static func open(_ name: String, force: Bool) throws(ReplicaError) -> RestoreTarget {
         guard let path = Files.canonical(name) else {
             throw .refused("\(name): can't be restored to: there is no such directory")
         }
         let foreign: String?
         do throws(SystemError) {
             let old = try lockExisting(path, force: force)
-            foreign = onlyDatabases && !force ? try foreignContent(old) : nil
+            foreign = force ? nil : try foreignContent(old)
             if foreign == nil { return try RestoreTarget(path, old, force) }
         } catch {
             throw explain(error, path)
@@ -66,15 +64,35 @@ struct RestoreTarget: ~Copyable {
     consuming func publish() throws(ReplicaError) {
         do throws(SystemError) {
             try partial.sync()
+            let isVacant = force ? false : try isStillVacant()
             for journal in Self.journals {
                 // What came there meanwhile is somebody's who has the old file open.
                 if !force { try Self.refuseJournals(path) }
                 try Files.remove(path + journal)
             }
-            try Files.rename(Self.partialPath(path), to: path)
+            if isVacant {
+                try SystemError.check(vrn_rename_new(Self.partialPath(path), path), "rename", path)
+            } else {
+                try Files.rename(Self.partialPath(path), to: path)
+            }
             try Files.syncDirectory(of: path)
         } catch {
             throw Self.explain(error, path)
+        }
+    }
+
+    /// Whether there is nothing at PATH; false: the file that was there at the beginning, unused. Throws EEXIST for anything else.
+    private borrowing func isStillVacant() throws(SystemError) -> Bool {
+        guard let now = try Files.status(path) else { return true }
+        switch old {
+        case .none: throw SystemError("rename", path, EEXIST)
+        case .some(let old):
+            let then = try old.status()
+            guard now.device == then.device, now.inode == then.inode else { throw SystemError("rename", path, EEXIST) }
+            // Where it could not be locked, being read-only, somebody may have begun.
+            let result = vrn_ofd_test(old.fd, Int16(F_WRLCK), Self.lockBytes.start, Self.lockBytes.count)
+            guard result == 0 else { throw SystemError("lock", path, result > 0 ? EBUSY : -result) }
+            return false
         }
     }
 
@@ -108,15 +126,15 @@ struct RestoreTarget: ~Copyable {
         case .none: return nil
         }
         if header.isEmpty || header == Array("SQLite format 3\0".utf8) { return nil }
-        let start = String(decoding: header.map { (0x20..<0x7F).contains($0) ? $0 : UInt8(ascii: ".") }, as: UTF8.self)
-        return "\(size) bytes that begin with \"\(start)\""
+        return Files.describe(start: header, size: size)
     }
 
     private static func refuseJournals(_ path: String) throws(SystemError) {
         for journal in journals {
-            if let status = try Files.status(path + journal), status.size > 0 {
-                throw SystemError("restore", path + journal, ENOTEMPTY)
-            }
+            guard let status = try Files.status(path + journal), status.size > 0 else { continue }
+            // That of a transaction which is over, under journal_mode=PERSIST, begins with zeros (SQLite, pager.c: hasHotJournal).
+            if journal == "-journal", try Files.read(path + journal, prefix: 1) == [0] { continue }
+            throw SystemError("restore", path + journal, ENOTEMPTY)
         }
     }
 
@@ -127,6 +145,10 @@ struct RestoreTarget: ~Copyable {
         case ENOTEMPTY:
             .refused(
                 "\(error.path) is not empty: \(path) was not closed properly; open it once with SQLite, restore to another file, or force it"
+            )
+        case EEXIST where error.operation == "rename":
+            .refused(
+                "\(path) has come there since the restore began: restore to another file, or move it away and do it again, which takes little: \(partialPath(path)) is kept"
             )
         case EWOULDBLOCK: .refused("\(error.path): another restore is writing it")
         case EISDIR: .refused("\(error.path) is a directory")

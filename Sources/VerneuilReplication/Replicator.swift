@@ -249,8 +249,11 @@ public final class Replicator: @unchecked Sendable {
             try spool.prepare()
             spool.sweep()
             var failed: [(path: String, reason: String)] = []
-            for database in try spool.databases(unreadable: { failed.append(($0.path, "\($0)")) }) {
-                let isPending = ((try? database.control()) ?? nil)?.pendingSince != nil
+            let all = try spool.databases(unreadable: { failed.append(($0.path, "\($0)")) }).map { (database: $0, records: (try? $0.control()) ?? nil) }
+            // A transaction that goes on for long may use up all of the time: it shall be nobody else's.
+            let (open, closed) = (all.filter { $0.records?.producer.isOpen ?? false }, all.filter { !($0.records?.producer.isOpen ?? false) })
+            for (database, records) in closed + open {
+                let isPending = records?.pendingSince != nil
                 if !targets.isEmpty, try copyEngine.removeIfGone(database) {
                     logger.log(
                         level: isPending ? .warning : .notice, "removed what was spooled of a database that is gone",

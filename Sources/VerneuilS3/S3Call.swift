@@ -29,6 +29,9 @@ final class S3Call {
     private var redirections = 0
     /// Where a redirection that is not for good has sent us.
     private var place: S3Place?
+    /// What the last try was sent with. Another call may have learned better before the answer came: then that is the remedy.
+    private var sentTo: S3Place?
+    private var sentOffset: Int64 = 0
     private var hasDroppedMD5 = false
 
     /// Longest pause before a try, in seconds, also where the server asks for more.
@@ -63,6 +66,8 @@ final class S3Call {
             client.status.count(request.counter)
             client.pacer(request.urgency).charge()
         }
+        sentTo = place ?? client.place(of: request.bucket)
+        sentOffset = client.clockOffset
         let wire = client.wireRequest(request, held.credentials, at: place, withoutMD5: hasDroppedMD5)
         client.pool.execute(wire, resent: resent) { [self] result in
             switch result {
@@ -82,7 +87,7 @@ final class S3Call {
         let error = (200..<300).contains(answer.status) && !mayHideError ? nil : answer.error
         let code = error?.code ?? ""
         switch (answer.status, code) {
-        case (_, "RequestTimeTooSkewed") where !hasSetClock && client.adoptClock(of: answer):
+        case (_, "RequestTimeTooSkewed") where !hasSetClock && (client.adoptClock(of: answer) || client.clockOffset != sentOffset):
             hasSetClock = true
             start()
         case (400...403, _) where Self.codesOfCredentials.contains(code) && !hasChangedCredentials:
@@ -94,7 +99,9 @@ final class S3Call {
             if follow(answer) { start() } else { finish(answer) }
         case (400...403, "") where request.method == .HEAD:
             if follow(answer) { return start() }
-            if !hasSetClock && client.adoptClock(of: answer, tolerance: Self.clockTolerance) {
+            if !hasSetClock
+                && (client.adoptClock(of: answer, tolerance: Self.clockTolerance) || abs(client.clockOffset - sentOffset) > Self.clockTolerance)
+            {
                 hasSetClock = true
                 return start()
             }
@@ -130,10 +137,14 @@ final class S3Call {
     private var mayHideError: Bool { request.kind == .touch || request.kind == .put }
 
     private func follow(_ answer: S3Answer) -> Bool {
-        let current = place ?? client.place(of: request.bucket)
-        guard redirections < 2, let next = client.redirected(by: answer, from: current, bucket: request.bucket) else {
-            return false
+        let known = client.place(of: request.bucket)
+        let from = sentTo ?? known
+        guard redirections < 2 else { return false }
+        if place == nil, known != from {
+            redirections += 1
+            return true
         }
+        guard let next = client.redirected(by: answer, from: from, bucket: request.bucket) else { return false }
         redirections += 1
         place = next
         return true

@@ -79,12 +79,14 @@ public final class S3Store: ObjectStore {
     ) {
         var get = self.request(.get, request.space, request.key, request.urgency)
         get.limit = request.limit
-        if let tag = request.unlessTag { get.headers.append(.init(name: "if-none-match", value: "\"\(tag)\"")) }
+        // What has no tag can't be told from what is newer: some proxies take it away.
+        let unlessTag = request.unlessTag.flatMap { $0.isEmpty ? nil : $0 }
+        if let tag = unlessTag { get.headers.append(.init(name: "if-none-match", value: "\"\(tag)\"")) }
         perform(get, completion) { [get] answer, client throws(StoreError) in
             switch (answer.status, answer.error?.code) {
             case (200, _):
                 // Some stores ignore the condition.
-                if let tag = request.unlessTag, tag == answer.tag { return .notModified }
+                if let tag = unlessTag, tag == answer.tag { return .notModified }
                 return .found(body: answer.body, tag: answer.tag)
             case (304, _): return .notModified
             case (404, "NoSuchKey"): return .missing

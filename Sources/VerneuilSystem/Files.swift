@@ -28,6 +28,12 @@ public enum Files {
         }
     }
 
+    /// The first bytes of a file; fewer where it is shorter, none where there is no file.
+    public static func read(_ path: String, prefix count: Int) throws(SystemError) -> [UInt8] {
+        guard try status(path)?.isRegularFile == true else { return [] }
+        return try Descriptor(path, O_RDONLY).read(count: count, at: 0)
+    }
+
     /// Publishes `bytes` under `path`: whoever opens that name sees all of the
     /// old file or all of the new one. With `sync`, also after a power failure.
     ///
@@ -137,10 +143,20 @@ public enum Files {
         return String(path[path.index(after: slash)...])
     }
 
+    /// What a file that nobody expected holds, for a message: `9000 bytes that begin with "%PDF-1.7..........."`.
+    ///
+    /// - Parameter start: the first bytes; those that aren't printable ASCII are shown as dots.
+    public static func describe(start: [UInt8], size: Int64) -> String {
+        let text = String(decoding: start.map { (0x20..<0x7F).contains($0) ? $0 : UInt8(ascii: ".") }, as: UTF8.self)
+        return "\(size) bytes that begin with \"\(text)\""
+    }
+
     /// The absolute path without links, `.` or `..`. Where the last component
-    /// doesn't exist, its directory is resolved and the name kept; nil where
-    /// that doesn't exist either.
-    public static func canonical(_ path: String) -> String? {
+    /// doesn't exist, its directory is resolved and the name kept (of a link that
+    /// leads nowhere, where it would lead to); nil where that doesn't exist either.
+    public static func canonical(_ path: String) -> String? { canonical(path, links: 40) }
+
+    private static func canonical(_ path: String, links: Int) -> String? {
         if let resolved = realpath(path, nil) {
             defer { free(resolved) }
             return String(cString: resolved)
@@ -151,6 +167,12 @@ public enum Files {
         else { return nil }
         defer { free(parent) }
         let base = String(cString: parent)
+        var target = [UInt8](repeating: 0, count: Int(PATH_MAX))
+        let length = readlink(path, &target, target.count)
+        if length > 0 {
+            let name = String(decoding: target[..<length], as: UTF8.self)
+            return links > 0 ? canonical(name.hasPrefix("/") ? name : "\(base)/\(name)", links: links - 1) : nil
+        }
         return base == "/" ? "/\(name)" : "\(base)/\(name)"
     }
 }

@@ -56,11 +56,16 @@ struct ManifestCommand: Tool {
             }
             return try Terminal.write(output)
         }
-        try checkReplaceable(out)
-        try Files.writeAtomically(output, to: out, mode: 0o644)
+        guard let path = Files.canonical(out) else { throw Failure("\(out): can't be written: there is no such directory") }
+        try checkReplaceable(path)
+        try Files.writeAtomically(output, to: path, mode: 0o644)
     }
 
     private func checkReplaceable(_ out: String) throws {
+        // Another file would take the name of a device, which is the whole system's.
+        if let status = try Files.status(out), !status.isRegularFile {
+            throw Failure(status.isDirectory ? "\(out): Is a directory: choose another --out" : "\(out) is not a regular file: choose another --out")
+        }
         let start = try Files.read(out, prefix: 16)
         // The likely slip is to name the database itself.
         if start == Array("SQLite format 3\0".utf8) {
@@ -70,8 +75,7 @@ struct ManifestCommand: Tool {
         let size = try Files.status(out)?.size ?? 0
         let there = size <= Int64(Body.maximumLength) ? try Files.read(out) ?? [] : []
         if (try? StoredManifest(decoding: there)) != nil || isDescription(there) { return }
-        let text = String(decoding: start.map { (0x20..<0x7F).contains($0) ? $0 : UInt8(ascii: ".") }, as: UTF8.self)
-        throw Failure("\(out) is no manifest (\(size) bytes that begin with \"\(text)\"), and is not replaced: choose another --out, or --force")
+        throw Failure("\(out) is no manifest (\(Files.describe(start: start, size: size))), and is not replaced: choose another --out, or --force")
     }
 
     /// Whether it is what --json writes.
@@ -103,12 +107,4 @@ struct ManifestCommand: Tool {
 extension Fingerprint {
     /// As it is in chunk names, without the separator.
     var hexadecimal: String { chunkName.split(separator: "%2F").joined() }
-}
-
-extension Files {
-    /// The first bytes of a file; fewer where it is shorter, none where it isn't there.
-    static func read(_ path: String, prefix count: Int) throws(SystemError) -> [UInt8] {
-        guard try status(path)?.isRegularFile == true else { return [] }
-        return try Descriptor(path, O_RDONLY).read(count: count, at: 0)
-    }
 }

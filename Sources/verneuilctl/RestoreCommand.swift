@@ -65,7 +65,6 @@ struct RestoreCommand: Tool {
         var options = Restore.Options()
         options.base = base
         options.force = force
-        options.onlyDatabases = true
         options.verify = verify
         options.progress = bar.show
         if integrityCheck {

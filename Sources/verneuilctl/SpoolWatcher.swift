@@ -10,18 +10,13 @@ struct SpoolWatcher {
     let interval: Double
     /// Seconds that the last flush may take.
     let stopTimeout: Double
-    private let signals: sigset_t
+    private let signals: StopSignals
 
     /// Blocks the signals that stop it, for this thread and those it starts: they are waited for.
     init(interval: Double, stopTimeout: Double) {
         self.interval = interval
         self.stopTimeout = stopTimeout
-        var signals = sigset_t()
-        sigemptyset(&signals)
-        sigaddset(&signals, SIGTERM)
-        sigaddset(&signals, SIGINT)
-        pthread_sigmask(SIG_BLOCK, &signals, nil)
-        self.signals = signals
+        signals = StopSignals()
     }
 
     func run(_ replicator: Replicator) throws {
@@ -30,7 +25,7 @@ struct SpoolWatcher {
         replicator.scanNow()
         ServiceManager.notify("READY=1\nSTATUS=watching \(replicator.spool.root)")
         logger.notice("watching", metadata: ["directory": "\(replicator.spool.root)"])
-        while !isToldToStop(within: interval) { replicator.scanNow() }
+        while signals.wait(seconds: interval) == nil { replicator.scanNow() }
 
         ServiceManager.notify("STOPPING=1")
         // Once more, so that a shutdown leaves nothing behind: after a boot the spool isn't trusted.
@@ -39,17 +34,11 @@ struct SpoolWatcher {
         try Threads.spawn("verneuil-last") { box.set(replicator.flushAll(timeout: timeout).map { "\($0.path): \($0.reason)" }) }
         let deadline = MonotonicTime.now.advanced(seconds: stopTimeout + 1)
         while box.value == nil, MonotonicTime.now < deadline {
-            if isToldToStop(within: 0.05) { break }
+            if signals.wait(seconds: 0.05) != nil { break }
         }
         for failure in box.value ?? ["not everything was uploaded in time"] {
             logger.warning("stopped with something left in the spool", metadata: ["reason": "\(failure)"])
         }
-    }
-
-    private func isToldToStop(within seconds: Double) -> Bool {
-        var set = signals
-        var time = timespec(tv_sec: Int(seconds), tv_nsec: Int((seconds - seconds.rounded(.down)) * 1e9))
-        return vrn_sigtimedwait(&set, &time) > 0
     }
 
     private final class Outcome: @unchecked Sendable {

@@ -12,7 +12,8 @@ struct VerifyCommand: Tool {
         discussion: """
             Looks at each store of the configuration by itself. Without options, that the manifest is whole and that every \
             chunk is there. Exit status 0: all is good. 1: something is bad; it says which object, what is expected and what \
-            was found. 3: nothing bad was seen, but it can't be told (no answer, no permission).
+            was found. 3: nothing bad was seen, but it can't be told (no answer, no permission; with --all also: a store has no \
+            database, or lacks one that another store has).
 
               verneuilctl verify --source-path /srv/app/app.db
               verneuilctl verify --all --deep
@@ -47,6 +48,7 @@ struct VerifyCommand: Tool {
     }
 
     func perform(_ context: Context) throws {
+        let signals = integrityCheck ? StopSignals() : nil
         let engine = try Engine(try context.configurationWithStores())
         let bar = ProgressBar("verifying", unit: deep ? .bytes : .objects)
         var options = VerificationOptions()
@@ -60,13 +62,20 @@ struct VerifyCommand: Tool {
         for store in engine.stores {
             let verifier = Verifier(store)
             if all {
+                let before = results.count
                 let failure = verifier.verifyAll(options: options) { results.append($0) }
-                if let failure { failures.append((store.name, failure)) }
+                if let failure {
+                    failures.append((store.name, failure))
+                } else if results.count == before {
+                    failures.append(
+                        (store.name, .init(.unknown, "list of manifests", expected: "a database", found: "none: it is lost, or was never stored here")))
+                }
             } else {
-                results.append(try verify(verifier, engine, options))
+                results.append(try verify(verifier, engine, options, signals))
             }
         }
         bar.finish()
+        if all { results += missing(results, in: engine.stores.map(\.name).filter { store in !failures.contains { $0.store == store } }) }
 
         let outcome = max(
             results.map(\.outcome).max() ?? .good, failures.map(\.finding.outcome).max() ?? .good)
@@ -75,7 +84,6 @@ struct VerifyCommand: Tool {
         } else {
             for result in results { try show(result) }
             for failure in failures { try Terminal.print("can't tell  \(failure.store)\n  \(failure.finding)") }
-            if all, results.isEmpty, failures.isEmpty { try Terminal.print("no database is stored") }
         }
         switch outcome {
         case .good: return
@@ -84,8 +92,24 @@ struct VerifyCommand: Tool {
         }
     }
 
+    /// What one store has and another lacks.
+    private func missing(_ results: [Verification], in stores: [String]) -> [Verification] {
+        var holders: [String: Set<String>] = [:]
+        for result in results { holders[result.name, default: []].insert(result.store) }
+        return holders.sorted { $0.key < $1.key }.flatMap { name, holders in
+            stores.filter { !holders.contains($0) }.map { store in
+                var verification = Verification(name: name, store: store)
+                verification.add(
+                    .init(
+                        .unknown, "manifest \(name)", expected: "to be here as it is in \(holders.sorted().joined(separator: ", "))",
+                        found: "no such object: it is lost, or was never stored here"))
+                return verification
+            }
+        }
+    }
+
     private func verify(
-        _ verifier: Verifier, _ engine: Engine, _ options: VerificationOptions
+        _ verifier: Verifier, _ engine: Engine, _ options: VerificationOptions, _ signals: StopSignals?
     ) throws -> Verification {
         let reference = try replica.reference()
         var result: Verification
@@ -95,9 +119,9 @@ struct VerifyCommand: Tool {
             result = verifier.verify(
                 manifest: try engine.manifest(reference), named: reference.description, options: options)
         }
-        if integrityCheck, result.outcome == .good {
+        if let signals, result.outcome == .good {
             let restore = try engine.restore(reference, from: verifier.store)
-            if let finding = try IntegrityCheck.run(restore, directory: engine.configuration.temporaryDirectory) {
+            if let finding = try IntegrityCheck.run(restore, directory: engine.configuration.temporaryDirectory, signals) {
                 result.add(finding)
             }
         }

@@ -25,8 +25,12 @@ import VerneuilSystem
             default: bytes += (0..<Chunk.size / 8).flatMap { _ in [UInt8(i & 255), UInt8(i >> 8), seed, 1, 2, 3, 4, 5] }
             }
         }
-        return bytes + [UInt8](repeating: 9, count: tail)
+        bytes += [UInt8](repeating: 9, count: tail)
+        // Restored over one another: what is no database is not replaced.
+        bytes.replaceSubrange(0..<min(magic.count, bytes.count), with: magic.prefix(bytes.count))
+        return bytes
     }
+    private let magic = Array("SQLite format 3\0".utf8)
     private func stored(_ bytes: [UInt8]) throws -> Manifest {
         try StoreWriter(path: "/srv/x.db", stores: [store]).store(bytes)
     }
@@ -132,13 +136,13 @@ import VerneuilSystem
     @Test func aMissingOrDamagedChunkLeavesTheOldFileAndAPartialOne() throws {
         let bytes = database(chunks: 60)
         let manifest = try stored(bytes)
-        try scratch.write(Array("the old file".utf8), to: "out")
+        try scratch.write(magic + [1, 2, 3], to: "out")
         let victim = manifest.chunks[31].chunkName
         for fault in [MemoryStore.Fault.missing, .unavailable, .body([1, 2, 3])] {
             store.setFault { $0.key == victim ? fault : nil }
             let error = failure { _ = try Restore(manifest, from: source).write(to: scratch.file("out")) }
             #expect(error.contains(victim) && error.contains("memory"), "\(error)")
-            #expect(try scratch.bytes("out") == Array("the old file".utf8))
+            #expect(try scratch.bytes("out") == magic + [1, 2, 3])
             #expect(try scratch.list() == ["out", "out.partial"])
             var streamed: [UInt8] = []
             #expect(failure { _ = try Restore(manifest, from: source).stream { streamed += $0 } }.contains(victim))
@@ -254,6 +258,52 @@ import VerneuilSystem
         #expect(try scratch.list() == ["db"])
     }
 
+    /// The journal of a transaction that is over: its header is zeros.
+    @Test func aDatabaseWithAPersistentJournalIsReplaced() throws {
+        let path = scratch.file("db")
+        try Databases.make(path, rows: 10)
+        do {
+            let db = try SQLiteConnection(path)
+            try db.rows("PRAGMA journal_mode=PERSIST; CREATE TABLE u(x)")
+        }
+        #expect(try #require(try Files.status("\(path)-journal")).size > 0)
+        let manifest = try stored(database(chunks: 3))
+        _ = try Restore(manifest, from: source).write(to: path)
+        #expect(try scratch.bytes("db") == database(chunks: 3))
+        #expect(try scratch.list() == ["db"])
+    }
+
+    /// A restore takes long; an application may be started again meanwhile.
+    @Test(arguments: [false, true]) func whatCameWhileTheRestoreRanIsLeftAlone(wasThere: Bool) throws {
+        let path = scratch.file("db")
+        if wasThere { try Databases.make(path, rows: 1) }
+        let manifest = try stored(database(chunks: 50))
+        store.setFault { _ in .hang }
+        let (source, done) = (source, Flag())
+        nonisolated(unsafe) var message = ""
+        Thread.detachNewThread {
+            do { _ = try Restore(manifest, from: source).write(to: path) } catch { message = "\(error)" }
+            done.set()
+        }
+        while store.takeMostInFlight() == 0 { usleep(1000) }
+        // Nobody has a transaction open on it.
+        try Databases.make(scratch.file("other"), rows: 10)
+        try Files.rename(scratch.file("other"), to: path)
+        let before = try scratch.bytes("db")
+        store.setFault(nil)
+        while !done.isSet {
+            store.release()
+            usleep(1000)
+        }
+        #expect(message.contains("has come there since the restore began") && message.contains("db.partial is kept"), "\(message)")
+        #expect(try scratch.bytes("db") == before)
+        #expect(try scratch.list() == ["db", "db.partial"])
+        _ = store.takeLog()
+        let report = try Restore(manifest, from: source).write(to: path)
+        #expect(report.resumed > 0 && store.takeLog().count < 5)
+        #expect(try scratch.bytes("db") == database(chunks: 50))
+    }
+
     @Test func forceReplacesADatabaseInUse() throws {
         let path = scratch.file("db")
         try Databases.make(path, rows: 10)
@@ -268,7 +318,7 @@ import VerneuilSystem
     }
 
     @Test func linksAreFollowedAndPermissionsKept() throws {
-        try scratch.write([1], to: "real")
+        try scratch.write(magic, to: "real")
         try FileManager.default.setAttributes([.posixPermissions: 0o640], ofItemAtPath: scratch.file("real"))
         try FileManager.default.createSymbolicLink(atPath: scratch.file("link"), withDestinationPath: scratch.file("real"))
         let manifest = try stored(database(chunks: 2))
@@ -277,6 +327,20 @@ import VerneuilSystem
         #expect(try #require(try Files.status(scratch.file("link"), followLinks: false)).isSymbolicLink)
         #expect(try #require(try Files.status(scratch.file("real"))).mode & 0o777 == 0o640)
         #expect(try scratch.list() == ["link", "real"])
+    }
+
+    /// To where the database would be that an application opens by that name.
+    @Test func aLinkThatLeadsNowhereIsFollowed() throws {
+        try FileManager.default.createDirectory(atPath: scratch.file("there"), withIntermediateDirectories: false)
+        try FileManager.default.createSymbolicLink(atPath: scratch.file("link"), withDestinationPath: "second")
+        try FileManager.default.createSymbolicLink(atPath: scratch.file("second"), withDestinationPath: scratch.file("there/real"))
+        let manifest = try stored(database(chunks: 2))
+        _ = try Restore(manifest, from: source).write(to: scratch.file("link"))
+        #expect(try scratch.bytes("there/real") == database(chunks: 2))
+        #expect(try #require(try Files.status(scratch.file("link"), followLinks: false)).isSymbolicLink)
+        try FileManager.default.createSymbolicLink(atPath: scratch.file("loop"), withDestinationPath: "loop")
+        #expect(failure { _ = try Restore(manifest, from: source).write(to: scratch.file("loop")) } != "no error")
+        #expect(try scratch.list() == ["link", "loop", "second", "there"])
     }
 
     @Test func whatCannotBeAFileIsRefused() throws {
@@ -317,10 +381,10 @@ import VerneuilSystem
         try store.prepare()
         let writer = StoreWriter(path: "/srv/x.db", stores: [store])
         let manifest = try writer.store(database(chunks: 100))
-        try scratch.write([1, 2, 3], to: "out")
+        try scratch.write(magic + [1, 2, 3], to: "out")
         let output = try Helper.run("restore-limited", directory, writer.uri, scratch.file("out"), "3000000")
         #expect(output.contains("error full=true") && output.contains("out.partial"), "\(output)")
-        #expect(try scratch.bytes("out") == [1, 2, 3])
+        #expect(try scratch.bytes("out") == magic + [1, 2, 3])
         #expect(try scratch.list() == ["out", "out.partial", "store"])
         let report = try Restore(manifest, from: ChunkSource(caches: [], stores: [store])).write(to: scratch.file("out"))
         #expect(try scratch.bytes("out") == database(chunks: 100))
@@ -335,7 +399,8 @@ import VerneuilSystem
         let writer = StoreWriter(path: "/srv/x.db", stores: [store])
         let bytes = database(chunks: 400)
         try writer.store(bytes)
-        try scratch.write([1, 2, 3], to: "out")
+        let old = magic + [1, 2, 3]
+        try scratch.write(old, to: "out")
         var random = SeededGenerator(for: "killedAtAnyPoint")
         var killed = 0
         for _ in 0..<15 {
@@ -344,10 +409,10 @@ import VerneuilSystem
             kill(started.process.processIdentifier, SIGKILL)
             started.process.waitUntilExit()
             let out = try scratch.bytes("out")
-            #expect(out == [1, 2, 3] || out == bytes)
-            if out == [1, 2, 3] { killed += 1 }
+            #expect(out == old || out == bytes)
+            if out == old { killed += 1 }
             #expect(Set(try scratch.list()).isSubset(of: ["out", "out.partial", "store"]))
-            if out == bytes { try scratch.write([1, 2, 3], to: "out") }
+            if out == bytes { try scratch.write(old, to: "out") }
         }
         print("\(killed) of 15 restores were killed before their end")
         #expect(try Helper.run("restore-limited", directory, writer.uri, scratch.file("out"), "1000000000").contains("restored"))

@@ -163,6 +163,34 @@ import VerneuilSystem
         #expect(!report.isFine(limit: 60))
     }
 
+    /// Whichever of them would have its turn first.
+    @Test func aLongTransactionUsesUpNobodyElsesTime() throws {
+        let store = RecordingStore()
+        // Who commits has no target: what is stored, the flush has stored.
+        let file = try ReplicatedFile([])
+        let flusher = try ReplicatedFile([store], sharing: file) { $0.scanInterval = 3600 }
+        let other = "\(file.directory)/other.db"
+        let fill = "CREATE TABLE t(x); INSERT INTO t VALUES(1)"
+        let connections = [file.path: try file.connect(), other: try SQLiteConnection(other, vfs: "verneuil")]
+        for connection in connections.values { try connection.rows(fill) }
+        #expect(flusher.replicator.flushAll(timeout: 60).isEmpty)
+
+        let order = try file.replicator.spool.databases().map(\.path)
+        try #require(order.count == 2)
+        let (first, second) = (try #require(connections[order[0]]), try #require(connections[order[1]]))
+        // One commit that the flush must store, and one transaction that has begun to write to the file.
+        try second.rows("UPDATE t SET x = 2")
+        try first.rows("PRAGMA cache_spill=1; PRAGMA cache_size=1; BEGIN")
+        try first.rows("INSERT INTO t SELECT randomblob(3000) FROM (WITH RECURSIVE c(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM c WHERE i<60) SELECT i FROM c)")
+        let failed = flusher.replicator.flushAll(timeout: 5)
+        #expect(failed.map(\.path) == [order[0]], "\(failed)")
+        #expect(failed.first?.reason.contains("end the transaction that is open on it") == true, "\(failed)")
+        try first.rows("COMMIT")
+        #expect(flusher.replicator.flushAll(timeout: 60).isEmpty)
+        let copy = try ReplicatedFile.restored(from: store, path: order[0], to: "\(file.directory)/copy.db")
+        #expect(try copy.value("SELECT count(*) FROM t") == "61")
+    }
+
     @Test func withoutTargetsItFails() throws {
         let file = try ReplicatedFile([])
         let db = try file.connect()

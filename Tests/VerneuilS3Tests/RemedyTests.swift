@@ -46,6 +46,54 @@ import VerneuilSystem
         #expect(server.requests.count == after + 1)
     }
 
+    /// The first answer teaches the client; all the others were sent before that.
+    @Test(arguments: ["clock", "region", "moved"]) func whatOneRequestLearnsServesThoseThatWereUnderWay(remedy: String) throws {
+        let (server, store, _) = try Operation.get.prepare()
+        let count = 20
+        func getAll() -> [StoreError] {
+            let lock = Lock()
+            nonisolated(unsafe) var (done, errors) = (0, [StoreError]())
+            for _ in 0..<count {
+                store.get(GetRequest(.chunks, "chunk", limit: 1 << 20)) { result in
+                    lock.withLock {
+                        if case .failure(let error) = result { errors.append(error) }
+                        done += 1
+                        lock.broadcast()
+                    }
+                }
+            }
+            return lock.withLock {
+                while done < count { lock.wait() }
+                return errors
+            }
+        }
+        #expect(getAll().isEmpty)
+        server.change {
+            $0.gathers = count
+            if remedy == "clock" { $0.clockOffset = 18_000 } else { $0.region = "eu-west-1" }
+            if remedy == "moved" { $0.regionAnswer = .refuse(301, "PermanentRedirect") }
+        }
+        let before = server.requests.count
+        let errors = getAll()
+        #expect(errors.isEmpty, "\(errors.count): \(errors.first.map { "\($0)" } ?? "")")
+        #expect(server.requests.dropFirst(before).filter { $0.status != 200 }.count == count)
+        #expect(store.counters.failures == 0)
+    }
+
+    /// What it has no tag of can't be "not modified".
+    @Test func whereTagsAreTakenAwayANewerManifestIsSeen() throws {
+        let (server, store, _) = try Operation.get.prepare()
+        server.change { $0.hidesTags = true }
+        for body in [[1], [2]] as [[UInt8]] {
+            server.put(Operation.bucket, "manifest", body)
+            guard case .found(let found, let tag) = try store.get(GetRequest(.manifests, "manifest", limit: 100, unlessTag: "")) else {
+                Issue.record("not found")
+                return
+            }
+            #expect(found == body && tag.isEmpty)
+        }
+    }
+
     @Test func aClockThatIsNotTheReasonIsNotCorrectedForEver() throws {
         let (server, store, tag) = try Operation.get.prepare()
         server.change { $0.faults = [FakeS3.Fault(.refuse(403, "RequestTimeTooSkewed"))] }

@@ -123,63 +123,52 @@ import Testing
         }
         try here.write([], to: "m")
         #expect(try here.verneuilctl("manifest", "app.db", "--out", "m").status == 0)
+        // A link is followed; what is no file at all would be lost to the whole system.
+        try FileManager.default.createSymbolicLink(atPath: here.file("link"), withDestinationPath: "m")
+        try here.write([], to: "m")
+        #expect(try here.verneuilctl("manifest", "app.db", "--out", "link").status == 0)
+        #expect(try here.bytes("m") == stored)
+        #expect(mkfifo(here.file("pipe"), 0o600) == 0)
+        for options in [[], ["--force"]] {
+            let special = try Program.run(
+                [Products.verneuilctl(), "manifest", "app.db", "--out", "pipe"] + options,
+                environment: ["VERNEUIL_CONFIG": here.configuration()], directory: here.path)
+            #expect(special.status == 1 && special.errors.contains("pipe is not a regular file"), "\(special)")
+        }
+        var status = stat()
+        #expect(lstat(here.file("pipe"), &status) == 0 && status.st_mode & S_IFMT == S_IFIFO)
         let before = try here.bytes("app.db")
         let database = try here.verneuilctl("manifest", "app.db", "--out", "app.db", "--force")
         #expect(database.status == 1 && database.errors.contains("is a SQLite database"), "\(database)")
         #expect(try here.bytes("app.db") == before)
     }
 
-    // MARK: A slow store
-
-    /// Answers one GET at a time, each after 20 ms: an S3 store that is far away, with the Workspace's objects. A connection that
-    /// nobody uses holds up nothing. Ends with its standard input.
-    private func slowStore() throws -> (config: [String: String], stop: () -> Void) {
-        let script = """
-            import http.server, os, sys, threading, time, urllib.parse
-            turn = threading.Lock()
-            class Handler(http.server.BaseHTTPRequestHandler):
-                def do_GET(self):
-                    with turn: time.sleep(0.02)
-                    try:
-                        with open("store" + urllib.parse.unquote(self.path.split("?")[0]), "rb") as f: body = f.read()
-                    except OSError: body = None
-                    self.send_response(404 if body is None else 200)
-                    self.send_header("Content-Length", str(len(body or b"")))
-                    self.end_headers()
-                    self.wfile.write(body or b"")
-                def log_message(self, *arguments): pass
-            # Python's own 5 are less than one client's connections: the sixth is heard half a minute later.
-            http.server.ThreadingHTTPServer.request_queue_size = 256
-            server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-            server.handle_error = lambda *arguments: None
-            print(server.server_address[1], flush=True)
-            threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-            server.serve_forever()
-            """
-        let server = Process()
-        server.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        server.arguments = ["python3", "-c", script]
-        server.currentDirectoryURL = URL(fileURLWithPath: here.path)
-        let (input, output) = (Pipe(), Pipe())
-        server.standardInput = input
-        server.standardOutput = output
-        try server.run()
-        let port = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self).split(separator: "\n").first ?? "0"
-        let config = """
-            {"replication_targets": [{"s3": {"region": "us-east-1", "endpoint": "http://127.0.0.1:\(port)", "chunk_bucket": "chunks",
-             "manifest_bucket": "manifests", "domain_addressing": false}}]}
-            """
-        return (
-            ["VERNEUIL_CONFIG": config, "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"],
-            {
-                try? input.fileHandleForWriting.close()
-                server.waitUntilExit()
-            }
-        )
+    /// What is restored is the newest that is stored anywhere, whichever store comes first; and one that can't tell is named.
+    @Test func aTargetThatLagsIsNotBelievedBecauseItComesFirstOrAlone() throws {
+        func config(_ stores: String...) -> String {
+            "{\"replication_targets\": [\(stores.map { "{\"directory\": {\"path\": \"\(here.file($0))\"}}" }.joined(separator: ", "))]}"
+        }
+        let old = try here.bytes("app.db")
+        #expect(try here.verneuilctl("sync", "app.db", config: config("a", "b")).status == 0)
+        #expect(try here.sqlite("app.db", "PRAGMA user_version=7").status == 0)
+        #expect(try here.verneuilctl("sync", "app.db", config: config("a")).status == 0)
+        let new = try here.bytes("app.db")
+        #expect(old != new)
+        for order in [config("a", "b"), config("b", "a")] {
+            let restored = try here.verneuilctl("restore", "--source-path", "app.db", config: order)
+            #expect(restored.status == 0 && restored.output == new, "\(restored.errors)")
+            #expect(restored.errors.contains("/b: manifest") && restored.errors.contains("is older than that of directory"), "\(restored.errors)")
+        }
+        try FileManager.default.moveItem(atPath: here.file("a/manifests"), toPath: here.file("a/elsewhere"))
+        let alone = try here.verneuilctl("restore", "--source-path", "app.db", config: config("a", "b"))
+        #expect(alone.status == 0 && alone.output == old)
+        #expect(alone.errors.contains("/a: manifest") && alone.errors.contains("another source's is used, which may be older"), "\(alone.errors)")
     }
 
+    // MARK: A slow store
+
     @Test func progressIsShownOnATerminalAndNowhereElse() throws {
-        let store = try slowStore()
+        let store = try here.slowStore()
         defer { store.stop() }
         let plain = try Program.run([Products.verneuilctl()] + arguments, environment: store.config, directory: here.path)
         #expect(plain.status == 0 && plain.errors.isEmpty && plain.output.isEmpty, "\(plain)")
@@ -196,7 +185,7 @@ import Testing
 
     @Test(arguments: [SIGINT, SIGTERM, SIGKILL])
     func anInterruptedRestoreLeavesThePartialFileAloneAndIsResumed(signal: Int32) throws {
-        let store = try slowStore()
+        let store = try here.slowStore()
         defer { store.stop() }
         try here.write(Self.old, to: "out.db")
         let process = Process()

@@ -92,4 +92,62 @@ import Testing
         let unmounted = try here.verneuilctl("verify", "--all", config: here.configuration(store: "elsewhere"))
         #expect(unmounted.status == 3, "\(unmounted)")
     }
+
+    /// The weekly look must not call a store good that has lost what another one has, or everything.
+    @Test func aStoreWithoutItsDatabasesIsNotGood() throws {
+        try makeDatabase()
+        try makeDatabase("other.db")
+        let both = """
+            {"replication_targets": [{"directory": {"path": "\(here.file("store"))"}}, {"directory": {"path": "\(here.file("second"))"}}]}
+            """
+        for name in ["app.db", "other.db"] { #expect(try here.verneuilctl("sync", name, config: both).status == 0) }
+        #expect(try here.verneuilctl("verify", "--all", config: both).status == 0)
+        let lost = try #require(here.files("second/manifests").first { $0.contains("other.db") })
+        try FileManager.default.removeItem(atPath: here.file("second/manifests/\(lost)"))
+        let some = try here.verneuilctl("verify", "--all", config: both)
+        #expect(some.status == 3 && some.text.split(separator: "\n").filter { $0.hasPrefix("can't tell") }.count == 1, "\(some)")
+        #expect(some.text.contains("other.db of") && some.text.contains("as it is in directory \(here.file("store"))"), "\(some)")
+        for name in here.files("second/manifests") where !name.hasPrefix(".") {
+            try FileManager.default.removeItem(atPath: here.file("second/manifests/\(name)"))
+        }
+        let all = try here.verneuilctl("verify", "--all", config: both)
+        #expect(all.status == 3 && all.text.contains("can't tell  directory \(here.file("second"))"), "\(all)")
+        let none = try here.verneuilctl("verify", "--all", config: here.configuration(store: "second"))
+        #expect(none.status == 3 && none.text.contains("was never stored here"), "\(none)")
+    }
+
+    /// The copy that SQLite looks at is for nobody else's eyes, and goes when the check is interrupted.
+    @Test(arguments: [SIGINT, SIGTERM]) func theCopyOfAnIntegrityCheckIsPrivateAndNotLeftBehind(signal: Int32) throws {
+        try makeDatabase()
+        try FileManager.default.createDirectory(atPath: here.file("temporary"), withIntermediateDirectories: false)
+        let store = try here.slowStore(seconds: 1)
+        defer { store.stop() }
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        // The test may run on a thread that blocks signals, which a child inherits.
+        let unblocked = """
+            import os, signal, sys
+            signal.pthread_sigmask(signal.SIG_SETMASK, [])
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.umask(0o022)
+            os.execv(sys.argv[1], sys.argv[1:])
+            """
+        process.arguments = ["python3", "-c", unblocked, try Products.verneuilctl(), "verify", "--source-path", "app.db", "--integrity-check"]
+        let config = "{\"tempdir\": \"\(here.file("temporary"))\", " + String((store.config["VERNEUIL_CONFIG"] ?? "{").dropFirst())
+        process.environment = ProcessInfo.processInfo.environment.merging(store.config) { $1 }.merging(["VERNEUIL_CONFIG": config]) { $1 }
+        process.currentDirectoryURL = URL(fileURLWithPath: here.path)
+        try process.run()
+        var copy: String?
+        while process.isRunning, copy == nil {
+            copy = here.files("temporary").first.flatMap { $0.split(separator: "/").first.map(String.init) }
+            usleep(5000)
+        }
+        var status = stat()
+        let own = here.file("temporary/\(try #require(copy))")
+        #expect(stat(own, &status) == 0 && status.st_mode & 0o777 == 0o700)
+        kill(process.processIdentifier, signal)
+        process.waitUntilExit()
+        #expect(process.terminationReason == .uncaughtSignal && process.terminationStatus == signal)
+        #expect(here.files("temporary").isEmpty, "\(here.files("temporary"))")
+    }
 }

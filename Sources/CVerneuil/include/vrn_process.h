@@ -78,6 +78,12 @@ static inline pid_t vrn_waitpid(pid_t pid, int *status) {
   return r < 0 ? -errno : r;
 }
 
+/// Whether whoever started this process wants the signal ignored, as nohup(1) does with SIGHUP.
+static inline int vrn_signal_is_ignored(int signal) {
+  struct sigaction action;
+  return sigaction(signal, 0, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
 /// A signal of the set, which must be blocked, or -errno: -EAGAIN where none came in that time.
 static inline int vrn_sigtimedwait(const sigset_t *set, const struct timespec *time) {
 #ifdef __linux__

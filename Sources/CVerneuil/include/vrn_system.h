@@ -149,6 +149,17 @@ static inline int vrn_lstat(const char *p, struct stat *st) { return lstat(p, st
 static inline int vrn_unlink(const char *p) { return unlink(p) < 0 ? -errno : 0; }
 static inline int vrn_rmdir(const char *p) { return rmdir(p) < 0 ? -errno : 0; }
 static inline int vrn_rename(const char *a, const char *b) { return rename(a, b) < 0 ? -errno : 0; }
+/// rename, but -EEXIST where `b` is there. File systems and systems that can't do that rename all the same.
+static inline int vrn_rename_new(const char *a, const char *b) {
+#ifdef __GLIBC__
+  extern int renameat2(int, const char *, int, const char *, unsigned);
+  if (renameat2(AT_FDCWD, a, AT_FDCWD, b, 1 /* RENAME_NOREPLACE, Linux 3.15 */) == 0)
+    return 0;
+  if (errno != EINVAL && errno != ENOSYS)
+    return -errno;
+#endif
+  return access(b, F_OK) == 0 ? -EEXIST : vrn_rename(a, b);
+}
 static inline int vrn_link(const char *a, const char *b) { return link(a, b) < 0 ? -errno : 0; }
 static inline int vrn_symlink(const char *a, const char *b) { return symlink(a, b) < 0 ? -errno : 0; }
 static inline int vrn_mkdir(const char *p, unsigned mode) { return mkdir(p, (mode_t)mode) < 0 ? -errno : 0; }

@@ -268,7 +268,7 @@ final class HTTPConnection: ChannelInboundHandler, @unchecked Sendable {
     private static func keepAlive(in headers: HTTPHeaders) -> Int64? {
         for value in headers[canonicalForm: "keep-alive"] {
             let parts = value.split(separator: "=")
-            if parts.count == 2, parts[0].lowercased() == "timeout" { return Int64(parts[1]) }
+            if parts.count == 2, parts[0].lowercased() == "timeout" { return Int64(parts[1]).map { max(0, $0) } }
         }
         return nil
     }

@@ -127,6 +127,8 @@ final class HTTPPool: HTTPConnection.Owner, @unchecked Sendable {
         connection.idleSince = .now()
         sites[connection.origin, default: Site()].idle.append(connection)
         serve(connection.origin)
+        // Another site may have waited for room.
+        if count >= limit { serveAll() }
         if sweep == nil && !isClosed { scheduleSweep() }
     }
 

@@ -89,6 +89,10 @@ public final class FakeS3: Sendable {
         public var refusesContentMD5 = false
         /// So many bodies lose a bit on their way here.
         public var damagedBodies = 0
+        /// Nobody is answered before so many requests have come together.
+        public var gathers = 0
+        /// As a proxy that takes the entity tags away.
+        public var hidesTags = false
         /// Why the credentials of a request are refused.
         public var judge: @Sendable (_ accessKey: String, _ token: String?) -> (status: Int, code: String)? = { _, _ in nil }
         /// Chance of each request to meet one of these.
@@ -101,6 +105,7 @@ public final class FakeS3: Sendable {
     nonisolated(unsafe) private var buckets: [String: [String: Object]] = [:]
     nonisolated(unsafe) private var settings = Settings()
     nonisolated(unsafe) private var seen: [Seen] = []
+    nonisolated(unsafe) private var gathered = 0
     nonisolated(unsafe) private var server: LoopbackServer?
 
     public var port: Int { server?.port ?? 0 }
@@ -114,7 +119,12 @@ public final class FakeS3: Sendable {
 
     deinit { server?.stop() }
 
-    public func change(_ body: (inout Settings) -> Void) { lock.withLock { body(&settings) } }
+    public func change(_ body: (inout Settings) -> Void) {
+        lock.withLock {
+            body(&settings)
+            gathered = 0
+        }
+    }
 
     /// Forgets what it has seen, and all faults.
     public func reset() {
@@ -193,6 +203,10 @@ public final class FakeS3: Sendable {
     private func react(to request: LoopbackServer.Request) -> LoopbackServer.Reaction {
         guard let (operation, bucket, key) = Self.parse(request) else { return .answer(.init(400, "")) }
         return lock.withLock {
+            gathered += 1
+            lock.broadcast()
+            let patience = MonotonicTime.now.advanced(seconds: 20)
+            while gathered < settings.gathers, MonotonicTime.now < patience { _ = lock.wait(until: patience) }
             var request = request
             if settings.damagedBodies > 0, !request.body.isEmpty {
                 settings.damagedBodies -= 1
@@ -296,7 +310,7 @@ public final class FakeS3: Sendable {
         guard let objects = buckets[bucket] else { return error(operation, 404, "NoSuchBucket") }
         let object = objects[key]
         func answer(_ object: Object, _ body: [UInt8]) -> LoopbackServer.Answer {
-            .init(200, headers: [("Date", date), ("ETag", "\"\(object.tag)\"")], body: body)
+            .init(200, headers: [("Date", date)] + (settings.hidesTags ? [] : [("ETag", "\"\(object.tag)\"")]), body: body)
         }
         switch operation {
         case .createBucket, .headBucket:

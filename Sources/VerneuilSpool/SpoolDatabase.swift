@@ -123,7 +123,9 @@ public struct SpoolDatabase: Sendable, Hashable {
             // must not pass for what is to come.
             let used = try epochs().filter(isUsed).max() ?? 0
             let stored = try readTargetRecords().values.map(\.stored.epoch).max() ?? 0
-            number = max(used, stored) + 1
+            // Where the directory was emptied, only processes know of earlier ones: so the upper 48 bits are when the page was
+            // made, in µs since boot, and the lower ones count. If they overflow, the next page is later all the same.
+            number = max(used, stored, (MonotonicTime.now.nanoseconds / 1000) << 16) + 1
         }
         if number & 1 != parity { number += 1 }
         // A crash came before the record.

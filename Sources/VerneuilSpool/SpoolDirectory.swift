@@ -163,6 +163,7 @@ public struct SpoolDirectory: Sendable, Hashable {
     }
 
     public func setTap(_ manifestName: String, _ body: [UInt8]) throws(SystemError) {
+        try make("\(boot)/manifests")
         try write(body, to: tapPath(manifestName))
     }
 }

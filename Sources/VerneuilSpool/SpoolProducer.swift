@@ -26,6 +26,7 @@ public final class SpoolProducer: @unchecked Sendable {
     // Guarded by `lock`; uncontended, since SQLite's locks admit one writer.
     private let lock = Lock()
     private var control: Descriptor?
+    private var controlInode: UInt64 = 0
     private var epoch: EpochFiles?
     private var record = ProducerRecord()
     private var copied = SpoolPoint.none
@@ -41,9 +42,12 @@ public final class SpoolProducer: @unchecked Sendable {
 
     /// Room for the control page.
     private let page = UnsafeMutableRawPointer.allocate(byteCount: SpoolControl.pageSize, alignment: 8)
+    /// Each transaction asks for it: not to be made anew.
+    private let controlPath: String
 
     public init(_ database: SpoolDatabase) {
         self.database = database
+        controlPath = database.controlPath
     }
 
     deinit { page.deallocate() }
@@ -76,6 +80,8 @@ public final class SpoolProducer: @unchecked Sendable {
     }
 
     private func openedControl(make: Bool) throws(SystemError) -> SpoolControl? {
+        // Somebody emptied the spooling directory, or moved it away: what is written here would be seen by nobody.
+        if make, case .some = control.asFd, !isAtItsPath() { forget() }
         for _ in 0..<2 {
             if control == nil {
                 if make {
@@ -85,6 +91,8 @@ public final class SpoolProducer: @unchecked Sendable {
                 } else {
                     return nil
                 }
+                var st = stat()
+                if let file = control.asFd, vrn_fstat(file, &st) == 0 { controlInode = UInt64(st.st_ino) }
             }
             guard case .some(let file) = control.asFd else { return nil }
             if let records = try SpoolControl.read(file, path: database.controlPath, room: page) {
@@ -101,6 +109,13 @@ public final class SpoolProducer: @unchecked Sendable {
             try? Files.remove(database.controlPath)
         }
         return nil
+    }
+
+    private func isAtItsPath() -> Bool {
+        var st = stat()
+        let r = controlPath.withCString { vrn_stat($0, &st) }
+        if r < 0 { return r != -ENOENT && r != -ENOTDIR }
+        return UInt64(st.st_ino) == controlInode
     }
 
     private func forget() {

@@ -237,6 +237,22 @@ import VerneuilSystem
         #expect(try bytes(of: try #require(try db.session().snapshot())) == db.contents())
     }
 
+    // S3: whoever has it open makes a new one, and what is known of the old one passes for nothing of the new one.
+    @Test(arguments: ["removed", "moved away"])
+    func aDirectoryThatIsGoneUnderAProducerIsMadeAnewByTheNextTransaction(how: String) throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 100_000)
+        for _ in 0..<3 {
+            let (before, _) = try db.commit()
+            if how == "removed" { try Files.removeTree(db.spool.root) } else {
+                try Files.rename(db.spool.root, to: "\(db.spool.root).\(before.point.epoch)")
+            }
+            let (staged, doubt) = try db.commit()
+            #expect(doubt == .firstUse && staged.point > before.point)
+            #expect(try db.build() == .whole(built: true))
+            #expect(try bytes(of: try #require(try db.session().snapshot(after: before.point))) == db.contents())
+        }
+    }
+
     // S9: whoever retired it died between two steps, and the file is back (`mv` and `mv`).
     @Test(arguments: [false, true])
     func aDirectoryWhoseRemoverDiedIsReplacedByTheNextFullSnapshot(isMoved: Bool) throws {
@@ -288,7 +304,7 @@ import VerneuilSystem
         try session.finish(ready.point, everywhere: false)
         // As `stage` does it, before its record is written.
         let dirty = try db.write(changes: 2, newLength: 200_000)
-        try Descriptor("\(db.database.directory)/epoch.1/table", O_RDWR).truncate(to: 4 * 64)
+        try Descriptor("\(db.database.directory)/epoch.\(ready.point.epoch)/table", O_RDWR).truncate(to: 4 * 64)
         #expect(try session.snapshot() == nil)
         _ = try db.stage(tag, dirty)
         #expect(try bytes(of: try #require(try session.snapshot())) == db.contents())
@@ -334,9 +350,9 @@ import VerneuilSystem
     // R6: chunks that were staged before the builder came are in the table alone.
     @Test func aSnapshotWithoutItsTableIsNone() throws {
         let db = try ScratchDatabase(seed: freshSeed(), length: 300_000)
-        try db.commit()
+        let (staged, _) = try db.commit()
         _ = try db.build()
-        try Files.remove("\(db.database.directory)/epoch.1/table")
+        try Files.remove("\(db.database.directory)/epoch.\(staged.point.epoch)/table")
         #expect(throws: SystemError.self) { try db.session().snapshot() }
     }
 
@@ -346,7 +362,7 @@ import VerneuilSystem
         try db.commit()
         _ = try db.build()
         let snapshot = try #require(try db.session().snapshot())
-        let pool = try Descriptor("\(db.database.directory)/epoch.1/base.pool", O_RDWR)
+        let pool = try Descriptor("\(db.database.directory)/epoch.\(snapshot.point.epoch)/base.pool", O_RDWR)
         var injured = 0
         for index in snapshot.chunks.indices where try index > 0 && snapshot.chunk(index) != nil {
             let at = Int64(index) * 65536 + 5

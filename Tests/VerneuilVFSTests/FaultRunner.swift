@@ -87,7 +87,7 @@ final class FaultRunner {
             let name = Self.commonName(words[1])
             var file = String(words[2])
             if file.hasPrefix(scratch.file("spool")) {
-                file = "spool/\(Files.lastComponent(of: file))"
+                file = "spool/\(Self.sinceThePage(Files.lastComponent(of: file)))"
             } else {
                 // Without a name there, with one that is removed at once here.
                 if name == "open", words[3].hasPrefix("0222") { file = "temporary" }
@@ -103,6 +103,12 @@ final class FaultRunner {
                     isFaulted: line.hasSuffix(" !")))
         }
         return calls
+    }
+
+    /// An epoch's name without when the control page was made, which is in the upper bits of its number.
+    private static func sinceThePage(_ name: String) -> String {
+        guard name.hasPrefix("epoch."), let number = UInt64(name.dropFirst(6)) else { return name }
+        return "epoch.\(number & 0xFFFF)"
     }
 
     /// Directories are synced by one with fsync, by the other with fdatasync.

@@ -284,8 +284,9 @@ struct CrashScenario {
                 for name in ["\(dead)", "target.x.new"] { try Files.writeAtomically([1], to: "\(database.directory)/\(name)") }
                 try Files.writeAtomically([1], to: "\(spool.boot)/manifests/\(dead)")
                 try Files.makeDirectories("\(Files.directory(of: database.directory))/\(dead)/epoch.1")
-                try Files.makeDirectories("\(database.directory)/epoch.901")
-                for name in ["table", "pool"] { try Files.writeAtomically([1], to: "\(database.directory)/epoch.901/\(name)") }
+                let later = "\(database.directory)/epoch.\((try database.control()?.current.point.epoch ?? 0) + 900)"
+                try Files.makeDirectories(later)
+                for name in ["table", "pool"] { try Files.writeAtomically([1], to: "\(later)/\(name)") }
             },
             operate: { stage in
                 if let failure = stage.replicator.flushAll(timeout: 20).first { throw Finding("flush of all: \(failure.reason)") }

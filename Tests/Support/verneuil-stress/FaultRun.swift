@@ -48,7 +48,7 @@ struct FaultRun {
         FaultIO.configure("\(mode.scope(arena));log=\(Self.callsPath(arena))")
         let answers = try play(connection).answers
         FaultIO.configure("")
-        let epoch = vfs == "linux" ? 0 : try stage.arena.spooled(stage.ledger.path).control()?.current.point.epoch ?? 0
+        let epoch = vfs == "linux" ? 0 : try epoch(stage)
         return (["\(epoch)", "\(openDescriptors(under: arena.root).count)"] + answers).joined(separator: "\n")
     }
 
@@ -76,7 +76,7 @@ struct FaultRun {
 
         let log = String(decoding: try Files.read("\(arena.root)/log/\(getpid())") ?? [], as: UTF8.self)
         let complaints = log.split(separator: "\n").filter { $0.contains(" warning ") || $0.contains(" error ") }
-        let epoch = "\(try arena.spooled(stage.ledger.path).control()?.current.point.epoch ?? 0)"
+        let epoch = "\(try epoch(stage))"
         // Where a stranger writes, it is chance whether the builder's thread or the next commit begins the epoch.
         let isFullSnapshotNew = epoch != reference.epoch && (mode == .all || mode == .lasting)
         let mattered = played.flushes.contains("0") || isFullSnapshotNew
@@ -92,6 +92,11 @@ struct FaultRun {
             }
         }
         return true
+    }
+
+    /// Its number without when the control page was made.
+    private func epoch(_ stage: CrashStage) throws -> UInt64 {
+        try (stage.arena.spooled(stage.ledger.path).control()?.current.point.epoch ?? 0) & 0xFFFF
     }
 
     private func start() throws -> CrashStage {
@@ -148,6 +153,8 @@ struct FaultRun {
             if words.last == "!" { words.removeLast() }
             if let last = words.last, last.first == "E" { words.removeLast() }
             words = words.dropLast().map { $0.replacing(arena.root, with: "") }
+            // When the control page was made is in the upper bits of an epoch's number.
+            words = words.map { $0.replacing(#/epoch\.(\d+)/#) { "epoch.\((UInt64($0.output.1) ?? 0) & 0xFFFF)" } }
             return words.joined(separator: " ")
         }
     }

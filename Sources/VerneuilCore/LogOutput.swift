@@ -26,7 +26,7 @@ public enum LogOutput {
     }
 }
 
-/// One write(2) for each message. Unlike stdio and localtime(3), which have
+/// One write(2) for each message, which waits for nobody (vrn_log.c). Unlike stdio and localtime(3), which have
 /// locks, this works in a child that was forked while another thread logged.
 struct StandardErrorLogHandler: LogHandler {
     let label: String
@@ -51,10 +51,21 @@ struct StandardErrorLogHandler: LogHandler {
         details.merge(event.metadata ?? [:]) { $1 }
         if let error = event.error { details["error"] = "\(error)" }
         for (key, value) in details.sorted(by: { $0.key < $1.key }) { line += " \(key)=\(value)" }
+        let dropped = vrn_log_take_dropped()
         // A message is one line, whatever a path or a server's answer holds.
         var bytes = line.utf8.map { $0 < 0x20 ? UInt8(ascii: " ") : $0 }
-        bytes.append(UInt8(ascii: "\n"))
-        _ = bytes.withUnsafeBytes { vrn_write(STDERR_FILENO, $0.baseAddress, $0.count) }
+        let end = (dropped > 0 ? " dropped-before=\(dropped)" : "") + "\n"
+        let most = Int(VRN_LOG_LINE) - end.utf8.count
+        if bytes.count > most {
+            let mark = "…".utf8
+            bytes.removeLast(bytes.count - (most - mark.count))
+            // Not in the middle of a character: its first byte is the last one that isn't 10xxxxxx.
+            while bytes.last.map({ $0 & 0xC0 == 0x80 }) ?? false { bytes.removeLast() }
+            if bytes.last.map({ $0 >= 0xC0 }) ?? false { bytes.removeLast() }
+            bytes += mark
+        }
+        bytes += end.utf8
+        bytes.withUnsafeBytes { vrn_log_write($0.baseAddress, $0.count, dropped) }
     }
 }
 

@@ -46,8 +46,9 @@ private func configuration(_ options: verneuil_options) throws(ConfigurationErro
 public func verneuil_replication_info_for_db(
     _ info: UnsafeMutablePointer<verneuil_replication_info>?, _ db: OpaquePointer?, _ name: UnsafePointer<CChar>?
 ) -> CInt {
-    guard let info, let db, vrn_sqlite3_has_api() != 0 else { return SQLITE_MISUSE }
+    guard let info else { return SQLITE_MISUSE }
     info.pointee = verneuil_replication_info()
+    guard let db, vrn_sqlite3_has_api() != 0 else { return SQLITE_MISUSE }
     let filename = if let name { vrn_sqlite3_db_filename(db, name) } else { vrn_sqlite3_db_filename(db, "main") }
     // Temporary and in-memory databases have an empty name.
     guard let filename, filename.pointee != 0, let engine = Engine.responsible(forFileName: filename) else { return SQLITE_NOTFOUND }

@@ -8,6 +8,13 @@ public func sqlite3VerneuilvfsInit(
     _ api: UnsafePointer<sqlite3_api_routines>?
 ) -> CInt {
     guard let api else { return SQLITE_MISUSE }
+    // The VFSs of the first that came call back through that one's table, and free by its allocator.
+    if vrn_sqlite3_has_other_api(api) != 0, Engine.current != nil {
+        message?.pointee = vrn_sqlite3_strdup_for(
+            api, "verneuil: another SQLite of this process has loaded the extension already: it serves one. Use that SQLite's connections, "
+                + "or have both libraries use the same libsqlite3 (docs/HOSTS.md)")
+        return SQLITE_ERROR
+    }
     vrn_sqlite3_set_api(api)
     LogOutput.bootstrap()
     do throws(ConfigurationError) {

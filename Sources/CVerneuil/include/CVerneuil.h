@@ -4,6 +4,7 @@
 #define CVERNEUIL_H
 #include "vrn_fork.h"
 #include "vrn_system.h"
+#include "vrn_log.h"
 #include "vrn_process.h"
 #include "vrn_sqlite.h"
 #include "vrn_file.h"

@@ -13,6 +13,8 @@ extern const sqlite3_api_routines *vrn_sqlite3_api __attribute__((visibility("hi
 
 static inline void vrn_sqlite3_set_api(const sqlite3_api_routines *api) { vrn_sqlite3_api = api; }
 static inline int vrn_sqlite3_has_api(void) { return vrn_sqlite3_api != 0; }
+/// Whether that of another SQLite is set: each has one table, for as long as it is there.
+static inline int vrn_sqlite3_has_other_api(const sqlite3_api_routines *api) { return vrn_sqlite3_api != 0 && vrn_sqlite3_api != api; }
 
 /// How to get the table where nobody loads us as an extension: answers SQLite's
 /// code. NULL in the extension; the static library sets it before main.
@@ -58,6 +60,8 @@ static inline void vrn_sqlite3_free(void *p) { vrn_sqlite3_api->free(p); }
 static inline void vrn_sqlite3_randomness(int n, void *p) { vrn_sqlite3_api->randomness(n, p); }
 /// A copy of `s` which SQLite can free; NULL where there is no memory.
 static inline char *vrn_sqlite3_strdup(const char *s) { return vrn_sqlite3_api->mprintf("%s", s); }
+/// The same for another SQLite, which frees it by its own allocator.
+static inline char *vrn_sqlite3_strdup_for(const sqlite3_api_routines *api, const char *s) { return api->mprintf("%s", s); }
 /// To the application's error log (SQLITE_CONFIG_LOG); nothing happens where it has none.
 static inline void vrn_sqlite3_log(int code, const char *message) {
   vrn_sqlite3_api->log(code, "%s", message);

@@ -33,6 +33,7 @@ static pthread_cond_t left, opened;
 // Threads of ours at work, and threads that want to fork.
 static int inside;
 int vrn_forking;
+int vrn_reseed = 1;
 static void (*caller)(void);
 
 // Of the calling thread.
@@ -91,9 +92,11 @@ static void after_fork_in_parent(void) {
 }
 
 static void after_fork_in_child(void) {
+  // First: what opens files below would pass the gate, for which the mutex is held.
+  set_forking(0);
   vrn_file_after_fork_in_child();
   inside = place == INSIDE;
-  set_forking(0);
+  __atomic_store_n(&vrn_reseed, 1, __ATOMIC_RELAXED);
   // Threads that only the parent has wait for these.
   make_conditions();
   pthread_mutex_unlock(&mutex);

@@ -73,7 +73,8 @@ package func verneuil_linux_vfs_xFullPathname(
     let result = resolver.resolve(UnsafeRawBufferPointer(start: path, count: strlen(path)))
     guard result == SQLITE_OK else { return result }
     UnsafeMutableRawBufferPointer(start: out, count: Int(size)).copyBytes(from: resolver.resolved + [0])
-    return resolver.links > 0 ? VRN_OK_SYMLINK : SQLITE_OK
+    // Before 3.31 any code but SQLITE_OK is an error.
+    return resolver.links > 0 && vrn_sqlite3_libversion_number() >= 3_031_000 ? VRN_OK_SYMLINK : SQLITE_OK
 }
 
 /// Resolves a path component by component. (realpath(3) neither tells whether it

@@ -7,6 +7,7 @@ package func verneuil_linux_vfs_xOpen(
     _ vfs: UnsafeMutablePointer<sqlite3_vfs>?, _ path: UnsafePointer<CChar>?,
     _ file: UnsafeMutablePointer<sqlite3_file>?, _ flags: Int32, _ outFlags: UnsafeMutablePointer<Int32>?
 ) -> Int32 {
+    reseedAfterFork()
     let file = linuxFile(file)
     file.initialize(to: vrn_file())
     file.pointee.fd = -1
@@ -38,6 +39,13 @@ package func verneuil_linux_vfs_xOpen(
     }
     outFlags?.pointee = granted
     return SQLITE_OK
+}
+
+/// In a new process SQLite's generator goes on with what it had before fork(2): two children would draw the same. Its own VFSs
+/// make it begin afresh when they open a file.
+@inline(__always)
+func reseedAfterFork() {
+    if vrn_take_reseed() != 0 { vrn_sqlite3_randomness(0, nil) }
 }
 
 /// `flags` become what was granted: a file that can't be written is opened for reading.

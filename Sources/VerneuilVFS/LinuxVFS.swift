@@ -17,6 +17,7 @@ public enum LinuxVFS {
     public static func register(makeDefault: Bool) -> Int32 {
         guard vrn_sqlite3_has_api() != 0 else { return SQLITE_MISUSE }
         _ = otherTemporaryDirectories
+        _ = vrn_fork_prepare()
         return vrn_sqlite3_vfs_register(shared, makeDefault ? 1 : 0)
     }
 

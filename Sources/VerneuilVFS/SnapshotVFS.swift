@@ -22,6 +22,7 @@ public enum SnapshotVFS {
     /// Safe from any thread.
     public static func register(environment: ReplicaEnvironment) -> Int32 {
         guard vrn_sqlite3_has_api() != 0 else { return SQLITE_MISUSE }
+        _ = vrn_fork_prepare()
         Replicas.configure(environment)
         return vrn_sqlite3_vfs_register(shared, 0)
     }
@@ -83,6 +84,7 @@ package func verneuil_snapshot_vfs_xOpen(
     _ vfs: UnsafeMutablePointer<sqlite3_vfs>?, _ path: UnsafePointer<CChar>?,
     _ file: UnsafeMutablePointer<sqlite3_file>?, _ flags: Int32, _ outFlags: UnsafeMutablePointer<Int32>?
 ) -> Int32 {
+    reseedAfterFork()
     guard let path, flags & (SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_WAL) != 0 else {
         return verneuil_linux_vfs_xOpen(vfs, path, file, flags, outFlags)
     }

@@ -10,7 +10,7 @@ import VerneuilSystem
         "children_that_only_exit", "child_that_ends_the_interpreter",
         "child_that_ends_the_interpreter_in_exclusive_mode", "child_that_uses_its_inherited_connection",
         "parent_that_is_killed", "child_with_connections_of_its_own", "child_that_executes_another_program",
-        "multiprocessing_pool", "threads_at_work_while_another_forks",
+        "multiprocessing_pool", "threads_at_work_while_another_forks", "children_that_draw_random_numbers",
     ]
 
     @Test(arguments: cases + (geteuid() == 0 ? ["child_without_proc"] : []))
@@ -20,7 +20,7 @@ import VerneuilSystem
 
     @Test(arguments: [
         "children_leave_the_parents_replication_alone", "children_replicate_databases_of_their_own", "multiprocessing_pool",
-        "forks_while_replication_is_at_work",
+        "forks_while_replication_is_at_work", "child_that_closes_what_is_flushed_on_close",
     ])
     func `Replication goes on in parent and child`(_ name: String) throws {
         try run("replication_cases.py", name)

@@ -28,6 +28,13 @@ void vrn_gate_set_caller(void (*call)(void));
 /// Has fork(2) mind the gate; any number of times. 0, or an errno.
 int vrn_fork_prepare(void);
 
+/// Whether SQLite has to seed its random numbers afresh, once in each process: a child of fork(2) would draw its parent's.
+extern int vrn_reseed;
+static inline int vrn_take_reseed(void) {
+  return __builtin_expect(__atomic_load_n(&vrn_reseed, __ATOMIC_RELAXED) != 0, 0) &&
+         __atomic_exchange_n(&vrn_reseed, 0, __ATOMIC_RELAXED) != 0;
+}
+
 // The part of open databases: vrn_file.c.
 void vrn_file_before_fork(void);
 void vrn_file_after_fork_in_parent(void);

@@ -315,6 +315,28 @@ def child_without_proc():
     assert outside("SELECT sum(a) FROM t") == "4"
 
 
+def children_that_draw_random_numbers():
+    """SQLite goes on with the generator that it has, and a child has its parent's: a VFS has it begin afresh (sqlite3_randomness)."""
+    connect().execute("CREATE TABLE t(a)")
+    sqlite3.connect(":memory:").execute("SELECT randomblob(16)")  # it is seeded
+    # What isn't there can't be opened, and counts all the same.
+    names = [f"file:{PATH}?vfs=linux", f"file:{PATH}?vfs=verneuil", "file:verneuil:///nowhere?vfs=verneuil_snapshot"]
+    drawn = []
+    for name in names * 2:
+        reader, writer = os.pipe()
+
+        def body():
+            try:
+                sqlite3.connect(name, uri=True).execute("SELECT 1 FROM sqlite_schema").fetchall()
+            except sqlite3.Error:
+                pass
+            os.write(writer, sqlite3.connect(":memory:").execute("SELECT randomblob(16)").fetchone()[0])
+
+        assert in_child(body) == 0
+        drawn.append(os.read(reader, 16))
+    assert len(set(drawn)) == len(names) * 2, drawn
+
+
 loader = sqlite3.connect(":memory:")
 loader.enable_load_extension(True)
 loader.load_extension(EXTENSION)

@@ -22,7 +22,7 @@ PATH = os.path.join(DIRECTORY, "a.db")
 def configure(target):
     os.environ["VERNEUIL_PARANOID"] = "1"
     os.environ["VERNEUIL_CONFIG"] = json.dumps(
-        {"replication_spooling_dir": os.path.join(DIRECTORY, "spool"), "replication_targets": [target]}
+        {"replication_spooling_dir": os.path.join(DIRECTORY, "spool"), "replication_targets": [target] if target else []}
     )
 
 
@@ -360,8 +360,33 @@ def exit_with_uploads_in_flight():
     assert replica("SELECT count(*) FROM t", path) == "100"
 
 
+def child_that_closes_what_is_flushed_on_close():
+    """Without a target a flush fails, and says so: by that one sees who flushes."""
+    c = connect()
+    c.execute("CREATE TABLE t(a)")
+    assert c.execute("PRAGMA verneuil_flush_replication_data=1").fetchone()[0] == "0"
+    said = []
+    standard_error = os.dup(2)
+
+    def close():
+        os.dup2(writer, 2)
+        c.close()
+
+    for who in ("child", "parent"):
+        reader, writer = os.pipe()
+        if who == "child":
+            assert wait(in_child(close)) == 0
+        else:
+            close()
+            os.dup2(standard_error, 2)
+        os.close(writer)
+        said.append(b"".join(iter(lambda: os.read(reader, 65536), b"")))
+    assert said[0] == b"" and b"not everything is stored" in said[1], said
+
+
 if CASE != "exit_with_uploads_in_flight":
-    configure({"directory": {"path": os.path.join(DIRECTORY, "store")}})
+    without = CASE == "child_that_closes_what_is_flushed_on_close"
+    configure(None if without else {"directory": {"path": os.path.join(DIRECTORY, "store")}})
     if CASE != "forks_while_threads_begin":
         load()
 globals()[CASE]()

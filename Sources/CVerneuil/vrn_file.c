@@ -25,7 +25,7 @@
 static pthread_mutex_t list_mutex = PTHREAD_MUTEX_INITIALIZER;
 static vrn_file *list_head;
 
-// A leaf: nothing is called while it is held but what stands here.
+// A leaf: nothing is called while it is held but what stands here, and `visit`, which takes no lock.
 void vrn_file_before_fork(void) { pthread_mutex_lock(&list_mutex); }
 void vrn_file_after_fork_in_parent(void) { pthread_mutex_unlock(&list_mutex); }
 
@@ -111,4 +111,18 @@ void vrn_file_unlist(vrn_file *file) {
   pthread_mutex_unlock(&list_mutex);
   file->next = 0;
   file->previous = 0;
+}
+
+void vrn_file_set_connection(vrn_file *file, void *connection) {
+  pthread_mutex_lock(&list_mutex);
+  file->connection = connection;
+  pthread_mutex_unlock(&list_mutex);
+}
+
+void vrn_file_visit(const void *connection, void (*visit)(vrn_file *file, void *context), void *context) {
+  pthread_mutex_lock(&list_mutex);
+  for (vrn_file *file = list_head; file != 0; file = file->next)
+    if (file->connection == connection)
+      visit(file, context);
+  pthread_mutex_unlock(&list_mutex);
 }

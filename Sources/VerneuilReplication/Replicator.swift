@@ -77,6 +77,8 @@ public final class Replicator: @unchecked Sendable {
 
         let failures = Lock()
         var lastFailure: [SystemError: MonotonicTime] = [:]
+        /// Files of which it was said that they are written without locks.
+        var unlocked: Set<String> = []
     }
     private let local = ProcessLocal<ProcessState>()
     private var process: ProcessState { local.value { ProcessState() } }
@@ -189,6 +191,19 @@ public final class Replicator: @unchecked Sendable {
     /// A database can't be replicated at all.
     public func noteRefusal(_ reason: String, path: String) {
         logger.error("\(reason)", metadata: ["database": "\(path)"])
+    }
+
+    /// A database was opened with `nolock=1`. Said once of each.
+    public func noteUnlocked(path: String) {
+        let process = self.process
+        let isNews = process.failures.withLock {
+            if process.unlocked.count > 100 { process.unlocked = [] }
+            return process.unlocked.insert(path).inserted
+        }
+        if isNews {
+            logger.warning(
+                "opened with nolock=1: each commit costs a full snapshot, taken when nobody writes", metadata: ["database": "\(path)"])
+        }
     }
 
     func noteFailure(_ database: SpoolDatabase, _ error: SystemError) {

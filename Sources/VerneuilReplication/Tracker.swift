@@ -77,7 +77,7 @@ public final class Tracker {
     ///   itself, or `nolock=1`) is not protected from others, and is treated as a stranger.
     @inline(__always)
     public func willChange(_ fd: Int32, holdsExclusive: Bool) {
-        if phase == .clean { begin(fd, holdsExclusive) }
+        if phase == .clean || committedUnderExclusive { begin(fd, holdsExclusive) }
     }
 
     /// SQLite is about to write `count` bytes at `offset`.
@@ -103,7 +103,8 @@ public final class Tracker {
         lookForStrangers(fd, st)
     }
 
-    /// `PRAGMA locking_mode=…` was asked for.
+    /// `PRAGMA locking_mode=…` was asked for, for this database or all of the connection. Where it isn't so after all, that
+    /// does no harm: what is committed under EXCLUSIVE may be staged under it.
     public func willSetLockingMode(exclusive: Bool) {
         isExclusive = exclusive
     }
@@ -111,7 +112,11 @@ public final class Tracker {
     /// SQLITE_FCNTL_COMMIT_PHASETWO: the transaction is committed. It is
     /// followed by a downgrade, but for connections that stay exclusive.
     public func didCommit(_ fd: Int32, holdsExclusive: Bool) {
-        guard holdsExclusive else { return }
+        guard holdsExclusive else {
+            // Without locks (nolock=1) nothing else tells of it.
+            if phase == .untracked { finish(fd) }
+            return
+        }
         if isExclusive {
             finish(fd)
         } else {
@@ -130,20 +135,39 @@ public final class Tracker {
     /// The file is about to be closed, or was unlocked altogether without a downgrade: what wasn't staged stays in doubt.
     public func abandon() {
         phase = .clean
+        committedUnderExclusive = false
         dirty.removeAll()
     }
 
     // MARK: - Flush
 
     private var flushesOnClose = false
+    private let opener = getpid()
 
     /// Uploads all that is committed; false, and why in the log, where that wasn't possible.
     ///
-    /// - Parameter isWriting: this connection is in a write transaction, for whose end a flush would wait.
-    public func flush(isWriting: Bool) -> Bool {
-        let reason = isWriting ? "this connection is in a write transaction" : replicator.flush(database, timeout: 300)
+    /// - Parameter holdsLock: this connection has more than SHARED.
+    public func flush(_ fd: Int32, holdsLock: Bool) -> Bool {
+        report((holdsLock ? obstacle(fd) : nil) ?? replicator.flush(database, timeout: 300))
+    }
+
+    private func report(_ reason: String?) -> Bool {
         if let reason { replicator.noteUnflushed(database, reason) }
         return reason == nil
+    }
+
+    /// Why a flush would wait for this connection itself, whose lock keeps others from writing.
+    private func obstacle(_ fd: Int32) -> String? {
+        guard isExclusive && phase == .clean else { return "this connection is in a write transaction" }
+        // What is staged can be stored. All else takes a full snapshot, which waits for the lock.
+        do throws(SystemError) {
+            let state = try SourceState.read(fd, path: database.path)
+            if let records = try database.control(), records.isCurrentTrusted, state.proves(records.current.state) { return nil }
+        } catch {
+            return "\(error)"
+        }
+        return "a full snapshot is needed, and waits for the lock that this connection keeps (locking_mode=EXCLUSIVE): "
+            + "commit something and flush again, or set locking_mode=NORMAL and read something first"
     }
 
     /// Whether closing the connection flushes. Answers the old setting.
@@ -152,9 +176,9 @@ public final class Tracker {
         return flushesOnClose
     }
 
-    /// The file was closed.
+    /// The file was closed. In a forked child that was the parent's connection, which flushes when it is closed there.
     public func didClose() {
-        if flushesOnClose { _ = flush(isWriting: false) }
+        if flushesOnClose && opener == getpid() { _ = report(replicator.flush(database, timeout: 300)) }
     }
 
     // MARK: - begin
@@ -162,9 +186,11 @@ public final class Tracker {
     @inline(never)
     private func begin(_ fd: Int32, _ holdsExclusive: Bool) {
         if committedUnderExclusive {
-            // The last commit was not followed by a downgrade: this connection stays exclusive.
+            // The last commit was not followed by a downgrade: this connection stays exclusive, and nobody told. No byte
+            // has changed since; the journal that is there already is of the transaction that begins.
             isExclusive = true
             committedUnderExclusive = false
+            finish(fd, isCommitted: true)
         }
         dirty.removeAll()
         phase = .untracked
@@ -192,8 +218,9 @@ public final class Tracker {
 
     // MARK: - stage
 
+    /// - Parameter isCommitted: nobody needs to look whether the journal says otherwise.
     @inline(never)
-    private func finish(_ fd: Int32) {
+    private func finish(_ fd: Int32, isCommitted: Bool = false) {
         guard phase != .clean else { return }
         let tracked = phase == .tracked
         phase = .clean
@@ -206,7 +233,7 @@ public final class Tracker {
         }
         do throws(SystemError) {
             // The transaction failed half-way: the next one rolls it back, and finds "begun" without "staged".
-            if try SourceLocks.isLive(journal: journal) { return }
+            if !isCommitted, try SourceLocks.isLive(journal: journal) { return }
             let room = scratch ?? UnsafeMutableRawPointer.allocate(byteCount: SpoolProducer.scratchBytes, alignment: 4096)
             scratch = room
             let staged = try producer.stage(fd, path: database.path, tag: tag, scratch: room) { length in

@@ -14,6 +14,7 @@ public enum ReplicatedVFS {
     /// - Returns: SQLITE_OK, or as `LinuxVFS.register`.
     public static func register(makeDefault: Bool) -> Int32 {
         guard vrn_sqlite3_has_api() != 0 else { return SQLITE_MISUSE }
+        _ = vrn_fork_prepare()
         return vrn_sqlite3_vfs_register(shared, makeDefault ? 1 : 0)
     }
 
@@ -37,7 +38,7 @@ public enum ReplicatedVFS {
     }()
 
     /// The methods of a replicated database.
-    fileprivate nonisolated(unsafe) static let methods: UnsafePointer<sqlite3_io_methods> = {
+    nonisolated(unsafe) static let methods: UnsafePointer<sqlite3_io_methods> = {
         let table = UnsafeMutablePointer<sqlite3_io_methods>.allocate(capacity: 1)
         table.initialize(to: LinuxVFS.databaseMethods.pointee)
         table.pointee.xClose = verneuil_replicated_xClose
@@ -75,26 +76,29 @@ package func verneuil_replicated_vfs_xOpen(
     guard result == SQLITE_OK, let replicator = chosen else { return result }
     let opened = linuxFile(file)
 
-    if isInWALMode(opened.pointee.fd) {
+    let isInWAL = isInWALMode(opened.pointee.fd)
+    if isInWAL {
         // SQLite itself refuses with SQLITE_CANTOPEN when it finds that there is no shared memory, and doesn't say why.
         let name = String(cString: path)
         replicator.noteRefusal(
             "this database is in WAL mode, which the verneuil VFS can't offer: run \"PRAGMA journal_mode=DELETE\" on it with another VFS first",
             path: name)
         vrn_sqlite3_log(SQLITE_CANTOPEN, "verneuil VFS: \(name) is in WAL mode; set another journal_mode with another VFS first")
-        return result
     }
 
     let tracker = replicator.tracker(
         path: String(cString: path), device: opened.pointee.device, inode: opened.pointee.inode,
         isReadOnly: opened.pointee.flags & UInt32(VRN_FILE_READONLY) != 0)
     opened.pointee.tracker = Unmanaged.passRetained(tracker).toOpaque()
-    opened.pointee.base.pMethods = ReplicatedVFS.methods
+    opened.pointee.base.pMethods = isInWAL ? ReplicatedVFS.methodsInWALMode : ReplicatedVFS.methods
+    if flags & SQLITE_OPEN_URI != 0, vrn_sqlite3_uri_boolean(path, "nolock", 0) != 0 {
+        replicator.noteUnlocked(path: String(cString: path))
+    }
     return SQLITE_OK
 }
 
 /// SQLite file format, 1.3.3: the version numbers at offsets 18 and 19 are 2 in WAL mode.
-private func isInWALMode(_ fd: Int32) -> Bool {
+func isInWALMode(_ fd: Int32) -> Bool {
     withUnsafeTemporaryAllocation(byteCount: 20, alignment: 8) { header in
         guard vrn_pread(fd, header.baseAddress, 20, 0) == 20 else { return false }
         return header.starts(with: Array("SQLite format 3\0".utf8)) && (header[18] == 2 || header[19] == 2)
@@ -103,7 +107,7 @@ private func isInWALMode(_ fd: Int32) -> Bool {
 
 /// The tracker of a replicated file, without touching its reference count.
 @inline(__always)
-private func withTracker<R>(_ file: UnsafeMutablePointer<vrn_file>, _ body: (Tracker) -> R) -> R {
+func withTracker<R>(_ file: UnsafeMutablePointer<vrn_file>, _ body: (Tracker) -> R) -> R {
     Unmanaged<Tracker>.fromOpaque(file.pointee.tracker.unsafelyUnwrapped)._withUnsafeGuaranteedRef(body)
 }
 
@@ -193,6 +197,8 @@ package func verneuil_replicated_xFileControl(
         // Makes the file longer. A hint outside a write transaction would change the file under a reader's lock: SQLite gives none.
         let isExclusive = opened.pointee.lock == SQLITE_LOCK_EXCLUSIVE
         withTracker(opened) { $0.willChange(fd, holdsExclusive: isExclusive) }
+    case SQLITE_FCNTL_PDB:
+        if let argument { join(opened, argument.load(as: OpaquePointer?.self)) }
     case SQLITE_FCNTL_PRAGMA:
         if let argument {
             let words = argument.assumingMemoryBound(to: UnsafeMutablePointer<CChar>?.self)
@@ -214,9 +220,7 @@ private func pragma(
     let value = words[2].map { String(cString: $0).lowercased() }
     switch name {
     case "locking_mode":
-        if let value, value == "exclusive" || value == "normal" {
-            withTracker(file) { $0.willSetLockingMode(exclusive: value == "exclusive") }
-        }
+        if let value, value == "exclusive" || value == "normal" { setLockingMode(file, exclusive: value == "exclusive") }
         return nil
     case "journal_mode":
         // Under locking_mode=EXCLUSIVE SQLite would enter WAL mode even without shared memory; it answers with
@@ -227,10 +231,10 @@ private func pragma(
             return nil
         }
     case "verneuil_flush_replication_data":
-        let isWriting = file.pointee.lock > SQLITE_LOCK_SHARED
+        let (fd, holdsLock) = (file.pointee.fd, file.pointee.lock > SQLITE_LOCK_SHARED)
         return withTracker(file) { tracker in
             switch value {
-            case nil, "now", "force", "2": return tracker.flush(isWriting: isWriting) ? "1" : "0"
+            case nil, "now", "force", "2": return tracker.flush(fd, holdsLock: holdsLock) ? "1" : "0"
             case "1", "on", "true", "yes": return tracker.setFlushOnClose(true) ? "1" : "0"
             case "0", "off", "false", "no": return tracker.setFlushOnClose(false) ? "1" : "0"
             default: return nil

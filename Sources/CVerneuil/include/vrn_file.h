@@ -44,8 +44,8 @@ typedef struct vrn_file {
 
   // For the layers above; the linux VFS zeroes them in xOpen and looks at them no more.
   void *tracker;
-  void *replication;
-  uint32_t replication_flags;
+  /// That it belongs to, as SQLITE_FCNTL_PDB told. Set by vrn_file_set_connection.
+  void *connection;
 } vrn_file;
 
 /// Enters an open database into the list of those that a forked child must
@@ -53,5 +53,9 @@ typedef struct vrn_file {
 /// 0, or an errno.
 int vrn_file_list(vrn_file *file);
 void vrn_file_unlist(vrn_file *file);
+
+void vrn_file_set_connection(vrn_file *file, void *connection);
+/// Calls `visit` with each open database of a connection. It may open and close none.
+void vrn_file_visit(const void *connection, void (*visit)(vrn_file *file, void *context), void *context);
 
 #endif

@@ -14,7 +14,7 @@ import VerneuilSystem
     enum Cause: String, CaseIterable, Sendable {
         case expiredKey, wrongKey, noPermission, revokedBucket, serverDown, wedgedServer, throttledForEver, manifestsRefused
         case unknownIssuer, noSuchHost, oneTargetOfTwo, storeUnmounted, fenced, noTargets, noCopierRuns, stoppedCopier
-        case walMode, strangersWrites, hotJournal, unwritableSpool, spoolRemoved, damagedControlPage, replacedDatabase
+        case walMode, strangersWrites, hotJournal, unwritableSpool, spoolReplaced, damagedControlPage, replacedDatabase
         case clockSetBack, clockSetForward
     }
 
@@ -92,7 +92,10 @@ import VerneuilSystem
         case .unwritableSpool:
             try Files.rename(file.replicator.spool.boot, to: file.replicator.spool.boot + ".away")
             try Files.writeAtomically([1], to: file.replicator.spool.boot)
-        case .spoolRemoved: try Files.rename(file.replicator.spool.root, to: file.replicator.spool.root + ".away")
+        case .spoolReplaced:
+            // Where nothing stands in its place, it is made anew: EmptiedSpoolTests.
+            try Files.rename(file.replicator.spool.root, to: file.replicator.spool.root + ".away")
+            try Files.writeAtomically([1], to: file.replicator.spool.root)
         case .damagedControlPage:
             db = nil
             try Files.writeAtomically([UInt8](repeating: 7, count: 4096), to: "\(file.spooled.directory)/control")

@@ -9,8 +9,8 @@ import VerneuilSystem
 // is written only over one of which it is known that we may:
 //
 //   - the one that this machine wrote last (its entity tag stands in the
-//     spool), or one that carries the mark of the same file on this machine: it was written through another
-//     spooling directory, or by a copier that died before it could write down the tag;
+//     spool), or that it has sent since (its fingerprint does), by a copier that died before it could write down the tag;
+//     or one that carries the mark of the same file on this machine: it was written through another spooling directory;
 //   - where nothing is known, as after a reboot: none at all, one by the same
 //     machine, or one whose writer can't be told (another program; a machine without an id).
 //
@@ -85,12 +85,14 @@ final class ManifestFence {
 
     /// Writes the manifest, after `prepare`.
     func put(_ body: [UInt8], _ mark: WriterMark, _ ctime: FileTime, _ urgency: Urgency) throws {
+        noteSending(body)
         for _ in 0..<5 {
             switch Result(catching: { () throws(StoreError) in
                 try target.store.put(PutRequest(.manifests, key, body, condition: condition, urgency: urgency))
             }) {
             case .success(let tag):
                 lineage.tag = tag.isEmpty ? nil : tag
+                lineage.noteStored(body)
                 return try keep()
             case .failure(let error) where error.kind == .conditionUnsupported:
                 lineage.isUnguarded = true
@@ -107,6 +109,15 @@ final class ManifestFence {
         }
         throw StoreError(
             .unavailable, store: target.store.name, operation: "PUT manifests/\(key)", reason: "others write it all the time")
+    }
+
+    /// Writes down what is about to be sent: who finds it in the store knows it again, whatever became of the process, the
+    /// database's file and the clock since. Where the spool has no room, the mark must do.
+    private func noteSending(_ body: [UInt8]) {
+        guard !lineage.isUnguarded, lineage.noteSending(body) else { return }
+        do throws(SystemError) { try database.setLineage(target.identifier, lineage) } catch {
+            logger.error("the spool can't be written", metadata: ["error": "\(error)"])
+        }
     }
 
     private func keep() throws(SystemError) {
@@ -131,7 +142,14 @@ final class ManifestFence {
         if let body, theirs == body {
             // An earlier try of ours went through, and its answer was lost.
             lineage.tag = tag.isEmpty ? nil : tag
+            lineage.noteStored(theirs)
             return .always
+        }
+        if body == nil { inherited = theirs }
+        if !tag.isEmpty && lineage.hasSent(theirs) {
+            // The same, in an earlier pass. Since then a file may have been moved over the database's, or the clock set back.
+            lineage.tag = tag
+            return .ifTag(tag)
         }
         let writer = Writer(theirs)
         if writer.mark?.file == mark.file {
@@ -144,7 +162,6 @@ final class ManifestFence {
                 "going on from the manifest that is stored",
                 metadata: ["database": "\(database.path)", "store": "\(target.store.name)", "manifest": "\(writer)"])
         }
-        if body == nil { inherited = theirs }
         return tag.isEmpty ? .always : .ifTag(tag)
     }
 
@@ -184,10 +201,11 @@ final class ManifestFence {
         if tag != lineage.tag {
             let writer = Writer(body)
             // Else ours, and its answer was lost.
-            if writer.mark?.file != mark.file { throw fence(writer, tag) }
+            if writer.mark?.file != mark.file && !lineage.hasSent(body) { throw fence(writer, tag) }
         }
         let condition: PutCondition = tag.isEmpty ? .always : .ifTag(tag)
         let put = PutRequest(.manifests, key, body, condition: condition, urgency: .background)
+        noteSending(body)
         let new = try target.store.put(put)
         lineage.tag = new.isEmpty ? tag : new
     }
@@ -226,7 +244,7 @@ final class ManifestFence {
         case .missing: return .vanished
         case .found(let theirs, _):
             let writer = Writer(theirs)
-            if writer.mark?.file == mark.file { return nil }
+            if writer.mark?.file == mark.file || lineage.hasSent(theirs) { return nil }
             return .foreign("\(writer)")
         }
     }

@@ -106,7 +106,29 @@ public struct Lineage: Sendable, Equatable {
     public var isUnguarded = false
     /// Not empty: who has overwritten us.
     public var fencedBy = ""
+    /// Fingerprints of the manifests that were sent since one was known to be stored, and of that: any of them may be there, by
+    /// a process that died, or whose answer was lost, before it could write down the tag. The newest is the last.
+    public private(set) var sent: [String] = []
     public init() {}
+
+    /// More than that many in a row with nothing known of any are not remembered: they are a line of text.
+    static let mostSent = 16
+
+    /// Before it is sent. False: that was noted before.
+    public mutating func noteSending(_ manifest: [UInt8]) -> Bool {
+        let print = Self.fingerprint(manifest)
+        if sent.last == print { return false }
+        sent = (sent.filter { $0 != print } + [print]).suffix(Self.mostSent)
+        return true
+    }
+    /// It is known to be there now, and so nothing that was sent before.
+    public mutating func noteStored(_ manifest: [UInt8]) { sent = [Self.fingerprint(manifest)] }
+    public func hasSent(_ manifest: [UInt8]) -> Bool { !sent.isEmpty && sent.contains(Self.fingerprint(manifest)) }
+
+    private static func fingerprint(_ manifest: [UInt8]) -> String {
+        let print = manifest.withUnsafeBytes(Chunk.fingerprint)
+        return "\(hex(print.primary)).\(hex(print.secondary))"
+    }
 
     init(_ bytes: [UInt8]) {
         for line in String(decoding: bytes, as: UTF8.self).split(separator: "\n") {
@@ -117,6 +139,7 @@ public struct Lineage: Sendable, Equatable {
             case "kept": kept = Int64(words[1])
             case "unguarded": isUnguarded = true
             case "fenced": fencedBy = String(words[1])
+            case "sent": sent = words[1].split(separator: " ").map(String.init)
             default: continue
             }
         }
@@ -125,7 +148,7 @@ public struct Lineage: Sendable, Equatable {
     var text: String {
         func line(_ text: String) -> String { String(text.map { $0.isNewline ? " " : $0 }) }
         return (tag.map { "tag \(line($0))\n" } ?? "") + (kept.map { "kept \($0)\n" } ?? "") + (isUnguarded ? "unguarded yes\n" : "")
-            + (fencedBy.isEmpty ? "" : "fenced \(line(fencedBy))\n")
+            + (fencedBy.isEmpty ? "" : "fenced \(line(fencedBy))\n") + (sent.isEmpty ? "" : "sent \(sent.joined(separator: " "))\n")
     }
 }
 

@@ -2,6 +2,7 @@ import CVerneuil
 import ReplicaTestSupport
 import TestServers
 import Testing
+import VerneuilFormat
 import VerneuilReplication
 import VerneuilS3
 import VerneuilSpool
@@ -125,6 +126,51 @@ import VerneuilSystem
         try commit(file, "three")
         #expect(try file.flush() == nil)
         #expect(file.report().isFine(limit: 10))
+    }
+
+    /// Neither inode nor tag are known any more: a file was restored beside the database and moved over it, after the copier died.
+    @Test func aManifestWhoseAnswerWasLostIsOursThoughAnotherFileWasMovedOverTheDatabase() throws {
+        let store = RecordingStore()
+        let file = try machine([store], "a", boot: "1")
+        try commit(file, "one")
+        #expect(try file.flush() == nil)
+        store.set { $0.operation == .put && $0.space == .manifests ? .loseAnswer : nil }
+        try commit(file, "two")
+        #expect(try file.flush()?.contains("the answer was lost") == true)
+        let restored = "\(file.directory)/restored.db"
+        try Files.writeAtomically(try #require(try Files.read(file.path)), to: restored)
+        try Files.rename(restored, to: file.path)
+        try commit(file, "three")
+        store.set(nil)
+        #expect(try file.flush() == nil)
+        let copy = try ReplicatedFile.restored(from: store, path: file.path, to: "\(file.directory)/copy.db")
+        #expect(try copy.value("SELECT count(*) FROM t WHERE data='three'") == "1")
+        #expect(file.report().databases.allSatisfy { $0.targets.allSatisfy { $0.problems.isEmpty } })
+    }
+
+    @Test func aManifestWhoseAnswerWasLostIsOursThoughTheClockWasSetBack() throws {
+        let store = RecordingStore()
+        let file = try machine([store], "a", boot: "1")
+        try commit(file, "one")
+        #expect(try file.flush() == nil)
+        // What a copier sent before, of a file changed at a time that is still to come.
+        let known = try StoredManifest(decoding: try #require(store.manifest))
+        let body = Body.compressManifest(
+            Manifest(
+                headerFingerprint: known.headerFingerprint, versionID: known.versionID, length: 0, ctime: known.ctime + 86_400,
+                ctimeNanoseconds: 0, generatedBy: known.generatedBy, chunks: [], bundled: [], baseChunk: nil
+            ).encoded(base: nil))
+        _ = try store.put(PutRequest(.manifests, ManifestName.make(host: ReplicatedFile.host, path: file.path), body))
+        let target = file.replicator.targets[0].identifier
+        var lineage = try file.spooled.lineage(target)
+        lineage.tag = "tag-of-long-ago"
+        _ = lineage.noteSending(body)
+        try file.spooled.setLineage(target, lineage)
+        #expect(try file.spooled.lineage(target) == lineage)
+        try commit(file, "two")
+        #expect(try file.flush() == nil)
+        let copy = try ReplicatedFile.restored(from: store, path: file.path, to: "\(file.directory)/copy.db")
+        #expect(try copy.value("SELECT count(*) FROM t WHERE data='two'") == "1")
     }
 
     @Test func aStoreWithoutConditionsKeepsWorkingWithANotice() throws {

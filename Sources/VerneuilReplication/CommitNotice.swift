@@ -31,8 +31,9 @@ final class CommitNotice: Sendable {
     /// A transaction is staged.
     @inline(__always)
     func didStage(chunks: Int) {
-        if stagedChunks.add(max(1, chunks), ordering: .relaxed).oldValue == 0 { engine.scheduleAudit(database) }
-        if !isCopyDue.exchange(true, ordering: .acquiringAndReleasing) { engine.noteCommit(database) }
+        // Where there is no thread to be had just now, the next commit tells it again.
+        if stagedChunks.add(max(1, chunks), ordering: .relaxed).oldValue == 0, !engine.scheduleAudit(database) { _ = takeStagedChunks() }
+        if !isCopyDue.exchange(true, ordering: .acquiringAndReleasing), !engine.noteCommit(database) { beginsPass() }
     }
 
     /// Whether a commit may spend its budget on the full snapshot of this epoch: the first one that finds it unfinished. Those

@@ -43,6 +43,8 @@ final class CopyEngine: @unchecked Sendable {
         recent = replicator.targets.map { _ in RecentChunks() }
         queues = replicator.targets.indices.map { i in
             TargetQueue(replicator) { [unowned self] database in
+                // It could not be started with the first need, perhaps: without it, nobody scans or tells of a lag.
+                buildLock.withLock { _ = startBuilder() }
                 let copier = copier(database)
                 return withExtendedLifetime(copier) { copier.targets[i].backgroundPass() }
             }
@@ -61,18 +63,19 @@ final class CopyEngine: @unchecked Sendable {
         return made
     }
 
-    /// A commit was staged, the first since the last pass began: upload it soon.
-    func noteCommit(_ database: SpoolDatabase) {
-        if !replicator.targets.isEmpty { schedule(database, after: 0) }
+    /// A commit was staged, the first since the last pass began: upload it soon. False: there is no thread for it.
+    func noteCommit(_ database: SpoolDatabase) -> Bool {
+        replicator.targets.isEmpty || schedule(database, after: 0)
     }
 
-    /// Chunks were staged, the first since the last audit: look at as many that should be as they were.
-    func scheduleAudit(_ database: SpoolDatabase) {
+    /// Chunks were staged, the first since the last audit: look at as many that should be as they were. False: there is no
+    /// thread for it.
+    func scheduleAudit(_ database: SpoolDatabase) -> Bool {
         buildLock.withLock {
             let soon = MonotonicTime.now.advanced(seconds: 1)
             builds[database, default: BuildTask(due: soon)].wantsAudit = true
-            startBuilder()
-            buildLock.signal()
+            defer { buildLock.signal() }
+            return startBuilder()
         }
     }
 
@@ -81,7 +84,7 @@ final class CopyEngine: @unchecked Sendable {
     func noteUse(_ database: SpoolDatabase) {
         if queues.isEmpty { return }
         schedule(database, after: 0)
-        buildLock.withLock { startBuilder() }
+        buildLock.withLock { _ = startBuilder() }
     }
 
     func requestBuild(_ database: SpoolDatabase) {
@@ -92,13 +95,15 @@ final class CopyEngine: @unchecked Sendable {
             task.attempts = 0
             task.due = now
             builds[database] = task
-            startBuilder()
+            _ = startBuilder()
             buildLock.signal()
         }
     }
 
-    func schedule(_ database: SpoolDatabase, after seconds: Double) {
-        for queue in queues { queue.schedule(database, after: seconds) }
+    /// False: some target has no thread for it.
+    @discardableResult
+    func schedule(_ database: SpoolDatabase, after seconds: Double) -> Bool {
+        queues.reduce(true) { $1.schedule(database, after: seconds) && $0 }
     }
 
     // MARK: - Copiers
@@ -158,14 +163,16 @@ final class CopyEngine: @unchecked Sendable {
 
     // MARK: - The builder
 
-    private func startBuilder() {
-        if isBuilding { return }
+    /// With `buildLock` held. False: there is no thread to be had; whoever needs it next tries again.
+    private func startBuilder() -> Bool {
+        if isBuilding { return true }
         do throws(SystemError) {
             try Threads.spawn("verneuil-snap") { self.buildLoop() }
             isBuilding = true
         } catch {
-            logger.error("no thread for full snapshots", metadata: ["error": "\(error)"])
+            if replicator.isNews(error) { logger.error("no thread for full snapshots", metadata: ["error": "\(error)"]) }
         }
+        return isBuilding
     }
 
     private func buildLoop() {
@@ -192,6 +199,7 @@ final class CopyEngine: @unchecked Sendable {
                 if let asked = builds[database] {
                     again.wantsSnapshot = again.wantsSnapshot || asked.wantsSnapshot
                     again.wantsAudit = again.wantsAudit || asked.wantsAudit
+                    again.due = min(again.due, asked.due)
                 }
                 builds[database] = again
             }
@@ -227,8 +235,12 @@ final class CopyEngine: @unchecked Sendable {
                 return task
             }
         } catch {
-            if error.code != ENOENT && error.code != ESTALE { replicator.noteFailure(database, error) }
-            return nil
+            // The file is gone, or replaced.
+            if error.code == ENOENT || error.code == ESTALE { return nil }
+            replicator.noteFailure(database, error)
+            // No room, no descriptor: the records may say that all is well, so that no scan asks again.
+            task.due = MonotonicTime.now.advanced(seconds: options.scanInterval)
+            return task
         }
     }
 
@@ -259,8 +271,8 @@ final class CopyEngine: @unchecked Sendable {
         copier(database).flush(deadline: deadline)
     }
 
-    /// As `DatabaseCopier.removeIfGone`.
-    func removeIfGone(_ database: SpoolDatabase) throws(SystemError) -> Bool {
-        try copier(database).removeIfGone()
+    /// As `DatabaseCopier.retireIfGone`.
+    func retireIfGone(_ database: SpoolDatabase) throws(SystemError) -> SpoolDatabase.Presence {
+        try copier(database).retireIfGone()
     }
 }

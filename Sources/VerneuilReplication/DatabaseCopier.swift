@@ -82,9 +82,17 @@ final class DatabaseCopier: @unchecked Sendable {
             if let session { opened = session } else { opened = try SpoolCopierSession.open(database) }
             guard let opened else { return .refused(try database.control() == nil ? .gone : .busy) }
             // S9: nobody restores a file that isn't there any more, and another one has its own directory.
-            let status = try Files.status(database.path)
-            if status?.inode != database.inode || status?.device != database.device {
-                if users == 0 { try opened.retire() }
+            switch try database.presence() {
+            case .here: break
+            case .unseen(let reason):
+                guard let idle = try database.idleSeconds(), idle > Self.keptUnseen else {
+                    replicator.noteUnseen(database, reason)
+                    return .refused(.unseen(reason))
+                }
+                fallthrough
+            case .gone:
+                let isPending = try opened.records()?.pendingSince != nil
+                if users == 0, try opened.retire() { replicator.noteRetired(database, wasStored: !isPending) }
                 return .refused(.gone)
             }
             session = opened
@@ -93,17 +101,24 @@ final class DatabaseCopier: @unchecked Sendable {
         }
     }
 
-    /// S9, for who doesn't pass over the database first: removes what is spooled of a file that is gone. False where it is there,
-    /// or can't be looked at, or another copier is at work.
-    func removeIfGone() throws(SystemError) -> Bool {
-        let status = try Files.status(database.path)
-        if status?.inode == database.inode && status?.device == database.device { return false }
+    /// How long what is spooled of a database is kept that can't be seen, in seconds without a commit or an upload: somebody may
+    /// see it who has not run for a while.
+    static let keptUnseen: Int64 = 86_400
+
+    /// S9, for who doesn't pass over the database first: removes what is spooled of a file that is gone. `.here` also where
+    /// another copier is at work, who removes it.
+    func retireIfGone() throws(SystemError) -> SpoolDatabase.Presence {
+        let presence = try database.presence()
+        if presence == .here { return .here }
         switch try enter() {
-        case .refused(.gone): return true
-        case .refused: return false
+        case .refused(.gone): return .gone(isReplaced: false)
+        case .refused(.unseen(let reason)): return .unseen(reason)
+        case .refused:
+            if case .unseen = presence { return presence }
+            return .here
         case .entered:
             leave()
-            return false
+            return .here
         }
     }
 
@@ -155,10 +170,13 @@ final class DatabaseCopier: @unchecked Sendable {
         try session.advance(copied: copied, everywhere: everywhere)
     }
 
-    /// The newest snapshot doesn't serve (any more).
-    func takeFullSnapshot() {
-        do throws(SystemError) { _ = try database.distrust() } catch { replicator.noteFailure(database, error) }
+    /// The newest snapshot doesn't serve (any more). False: nobody was told, since a builder is at work.
+    @discardableResult
+    func takeFullSnapshot() -> Bool {
+        var isTold = false
+        do throws(SystemError) { isTold = try database.distrust() } catch { replicator.noteFailure(database, error) }
         replicator.needsBuild(database)
+        return isTold
     }
 
     /// What was believed to be stored isn't, or what was staged isn't right: everything is looked at and uploaded afresh.

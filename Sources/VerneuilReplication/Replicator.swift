@@ -77,6 +77,7 @@ public final class Replicator: @unchecked Sendable {
 
         let failures = Lock()
         var lastFailure: [SystemError: MonotonicTime] = [:]
+        var lastUnseen: [SpoolDatabase: MonotonicTime] = [:]
         /// Files of which it was said that they are written without locks.
         var unlocked: Set<String> = []
     }
@@ -207,18 +208,43 @@ public final class Replicator: @unchecked Sendable {
     }
 
     func noteFailure(_ database: SpoolDatabase, _ error: SystemError) {
+        guard isNews(error) else { return }
+        logger.error(
+            "spooling failed; the database itself is fine", metadata: ["database": "\(database.path)", "error": "\(error)"])
+    }
+
+    /// The same trouble at each commit is told once a minute.
+    func isNews(_ error: SystemError) -> Bool {
         let process = self.process
-        let isNews = process.failures.withLock {
-            // The same trouble at each commit is told once a minute.
+        return process.failures.withLock {
             let now = MonotonicTime.now
             if let last = process.lastFailure[error], now.seconds(since: last) < 60 { return false }
             if process.lastFailure.count > 100 { process.lastFailure = [:] }
             process.lastFailure[error] = now
             return true
         }
+    }
+
+    /// Nobody can tell from here whether the database is still there.
+    func noteUnseen(_ database: SpoolDatabase, _ reason: String) {
+        let process = self.process
+        let isNews = process.failures.withLock {
+            let now = MonotonicTime.now
+            if let last = process.lastUnseen[database], now.seconds(since: last) < 60 { return false }
+            process.lastUnseen[database] = now
+            return true
+        }
         guard isNews else { return }
-        logger.error(
-            "spooling failed; the database itself is fine", metadata: ["database": "\(database.path)", "error": "\(error)"])
+        logger.warning(
+            "a database can't be seen from here; what is spooled of it is kept",
+            metadata: ["database": "\(database.path)", "reason": "\(reason)"])
+    }
+
+    /// S9.
+    func noteRetired(_ database: SpoolDatabase, wasStored: Bool) {
+        logger.log(
+            level: wasStored ? .notice : .warning, "removed what was spooled of a database that is gone",
+            metadata: ["database": "\(database.path)", "lastCommitsWereStored": "\(wasStored)"])
     }
 
     /// The oracle of the tests (SYSTEM's invariant: what is staged is what was committed).
@@ -268,20 +294,24 @@ public final class Replicator: @unchecked Sendable {
             // A transaction that goes on for long may use up all of the time: it shall be nobody else's.
             let (open, closed) = (all.filter { $0.records?.producer.isOpen ?? false }, all.filter { !($0.records?.producer.isOpen ?? false) })
             for (database, records) in closed + open {
-                let isPending = records?.pendingSince != nil
-                if !targets.isEmpty, try copyEngine.removeIfGone(database) {
-                    logger.log(
-                        level: isPending ? .warning : .notice, "removed what was spooled of a database that is gone",
-                        metadata: ["database": "\(database.path)", "lastCommitsWereStored": "\(!isPending)"])
-                    continue
+                do throws(SystemError) {
+                    switch try targets.isEmpty ? .here : copyEngine.retireIfGone(database) {
+                    case .here: if let reason = copyEngine.flush(database, deadline: deadline) { failed.append((database.path, reason)) }
+                    case .gone: continue
+                    // What is stored already is nothing that anybody here could lose.
+                    case .unseen(let reason): if records?.pendingSince != nil { failed.append((database.path, Self.unseen(reason))) }
+                    }
+                } catch {
+                    failed.append((database.path, "\(error)"))
                 }
-                if let reason = copyEngine.flush(database, deadline: deadline) { failed.append((database.path, reason)) }
             }
             return failed
         } catch {
             return [(spool.root, "\(error)")]
         }
     }
+
+    static func unseen(_ reason: String) -> String { "can't be seen from here: \(reason); what is spooled of it is kept" }
 
     /// Takes a full snapshot of the database at `path`, now, and stores it.
     /// Answers nil, or why that wasn't possible.

@@ -245,6 +245,7 @@ final class SnapshotUpload: @unchecked Sendable {
 
     private func putBase() throws -> (words: [UInt64], name: Fingerprint)? {
         guard snapshot.chunks.count * 2 >= BaseChunk.minimumWords else { return nil }
+        // One that can't be read, or isn't one, is made anew.
         if let bytes = (try? Files.read(basePath, limit: 1 << 31)) ?? nil, let words = try? BaseChunk.decode(bytes),
             BaseChunk.shouldKeep(base: words, for: snapshot.chunks, random: Double.random(in: 0..<1))
         {

@@ -129,16 +129,15 @@ public struct DatabaseReport: Sendable {
     /// Looks at the database itself.
     private mutating func inspect(_ database: SpoolDatabase, _ records: SpoolControl?) {
         do throws(SystemError) {
-            guard let status = try Files.status(database.path) else {
-                problems.append("the database is gone; its spool is removed by the next copier")
-                return
+            switch try database.presence() {
+            case .here: break
+            case .gone(isReplaced: false): return problems.append("the database is gone; its spool is removed by the next copier")
+            case .gone(isReplaced: true): return problems.append("another file is at this path; this one's spool is removed by the next copier")
+            case .unseen(let reason): return problems.append(Replicator.unseen(reason))
             }
-            guard status.inode == database.inode, status.device == database.device else {
-                problems.append("another file is at this path; this one's spool is removed by the next copier")
-                return
-            }
-            bytes = UInt64(max(0, status.size))
             let file = try Descriptor(database.path, O_RDONLY)
+            let status = try file.status()
+            bytes = UInt64(max(0, status.size))
             if try file.isInWALMode() {
                 problems.append("the database is in WAL mode, which is not replicated: set journal_mode=DELETE with another VFS")
             }

@@ -27,6 +27,9 @@ final class TargetCopier: @unchecked Sendable {
     private var isPrepared = false
     private var record = TargetRecord()
     private var patrol: PatrolRound?
+    /// What couldn't be read from the spool was to be replaced by a full snapshot. Once until something is stored: a disk that
+    /// stays bad would be written to again and again.
+    private var didReplaceUnreadable = false
 
     // Guarded by `lock`.
     private let lock = Lock()
@@ -65,6 +68,8 @@ final class TargetCopier: @unchecked Sendable {
         case busy
         /// The database isn't there any more, or has nothing spooled.
         case gone
+        /// It can't be told from here whether the database is there.
+        case unseen(String)
         /// Commits overwrote the snapshot while it was on its way.
         case overtaken
         /// For this many seconds, because of what another process sent, or failed to.
@@ -101,7 +106,7 @@ final class TargetCopier: @unchecked Sendable {
         case .overtaken: return options.passInterval
         case .tooEarly(let seconds): return seconds
         case .busy: return 1
-        case .gone: return nil
+        case .gone, .unseen: return nil
         case .failed(let reason, _):
             logger.warning(
                 "replication failed; it will be tried again",
@@ -155,7 +160,14 @@ final class TargetCopier: @unchecked Sendable {
         record = known ?? TargetRecord(name: target.store.name)
         // The one that was stored is due once more, or a newer one; never an older one (S7).
         let isRepeat = lock.withLock { repeats } || database.isTakeoverRequested(target.identifier)
-        guard let snapshot = try session.snapshot(after: isRepeat ? record.stored.predecessor : record.stored) else {
+        let found: StagedSnapshot?
+        do throws(SystemError) {
+            found = try session.snapshot(after: isRepeat ? record.stored.predecessor : record.stored)
+        } catch {
+            replaceUnreadable(error)
+            throw error
+        }
+        guard let snapshot = found else {
             try copier.noteProgress(session)
             lock.withLock { unwritten = nil }
             return .nothingNew
@@ -198,6 +210,7 @@ final class TargetCopier: @unchecked Sendable {
 
     private func didStore(_ snapshot: StagedSnapshot, _ upload: SnapshotUpload, _ began: MonotonicTime) {
         let now = MonotonicTime.now
+        didReplaceUnreadable = false
         record.stored = snapshot.point
         record.lastSuccess = timestamp()
         record.failures = 0
@@ -235,6 +248,9 @@ final class TargetCopier: @unchecked Sendable {
                 "the spool doesn't hold what it should; taking a full snapshot",
                 metadata: ["database": "\(database.path)", "chunk": "\(gap.index)"])
             copier.forget(nil)
+        } else if let error = failure as? SystemError, database.isUnreadable(error) {
+            guard try session.stands(snapshot.point) else { return overtaken() }
+            replaceUnreadable(error)
         } else if let lost = failure as? StoredBefore.Lost {
             noteLost(lost.chunk)
         } else if failure is ManifestFence.Overtaken {
@@ -255,6 +271,15 @@ final class TargetCopier: @unchecked Sendable {
         metrics.failures.increment()
         try copier.noteProgress(session)
         return .failed(reason, isFinal: failure is ManifestFence.Fenced)
+    }
+
+    /// A snapshot that stands and can't be read: a full one is made of the database itself.
+    private func replaceUnreadable(_ error: SystemError) {
+        guard !didReplaceUnreadable, database.isUnreadable(error) else { return }
+        logger.error(
+            "the spool doesn't hold what it should; taking a full snapshot",
+            metadata: ["database": "\(database.path)", "error": "\(error)"])
+        didReplaceUnreadable = copier.takeFullSnapshot()
     }
 
     private func overtaken() -> Outcome {
@@ -369,6 +394,7 @@ final class TargetCopier: @unchecked Sendable {
                 lastReason = "the snapshot is not complete"
                 Threads.pause(microseconds: 20_000)
             case .gone: return "\(database.path) is gone, or replaced by another file"
+            case .unseen(let reason): return Replicator.unseen(reason)
             case .busy:
                 lastReason = "another copier is at work"
                 waitForPass()

@@ -18,6 +18,8 @@ final class TargetQueue: @unchecked Sendable {
     private var running: Set<SpoolDatabase> = []
     private var threads = 0
     private var idle = 0
+    /// The last one that was wanted could not be had.
+    private var lacksThread = false
 
     /// - Parameter pass: one pass over a database; answers after how many seconds to come again, nil: when asked.
     init(_ replicator: Replicator, pass: @escaping @Sendable (SpoolDatabase) -> Double?) {
@@ -26,15 +28,20 @@ final class TargetQueue: @unchecked Sendable {
         interval = replicator.options.passInterval
     }
 
-    func schedule(_ database: SpoolDatabase, after seconds: Double) {
+    /// False: there is no thread at all, nor could one be started. Then ask again: nobody else does.
+    func schedule(_ database: SpoolDatabase, after seconds: Double) -> Bool {
         lock.withLock {
             let at = MonotonicTime.now.advanced(seconds: seconds)
-            // Already due at that time or before: the thread that waits for it knows.
-            if let planned = due[database], planned <= at { return }
-            due[database] = at
+            if let planned = due[database], planned <= at {
+                // Already due at that time or before: the thread that waits for it knows, if there is one.
+                if !lacksThread { return true }
+            } else {
+                due[database] = at
+            }
             // Who is at it looks again when he is done.
-            if running.contains(database) { return }
+            if running.contains(database) { return true }
             if idle > 0 { lock.signal() } else if threads < replicator.options.workers { startThread() }
+            return threads > 0
         }
     }
 
@@ -63,8 +70,11 @@ final class TargetQueue: @unchecked Sendable {
         do throws(SystemError) {
             try Threads.spawn("verneuil-copy") { self.loop() }
             threads += 1
+            lacksThread = false
         } catch {
-            replicator.logger.error("a copier can't be started", metadata: ["error": "\(error)"])
+            lacksThread = true
+            Self.copiersOfProcess.wrappingSubtract(1, ordering: .relaxed)
+            if replicator.isNews(error) { replicator.logger.error("a copier can't be started", metadata: ["error": "\(error)"]) }
         }
     }
 

@@ -154,10 +154,11 @@ public final class SpoolCopierSession: Sendable {
     }
 
     /// Removes the database's directory: its file is gone, or another one is at its path.
-    /// Producers that still have it open see the mark, and make a new one.
-    public func retire() throws(SystemError) {
+    /// Producers that still have it open see the mark, and make a new one. False where a builder is at work: nothing is removed.
+    @discardableResult
+    public func retire() throws(SystemError) -> Bool {
         let builder = try database.spool.open("\(database.directory)/builder.lock")
-        if vrn_ofd_lock(builder.fd, Int16(F_WRLCK), 0, 0) == -EAGAIN { return }
+        if vrn_ofd_lock(builder.fd, Int16(F_WRLCK), 0, 0) == -EAGAIN { return false }
         var record = try records()?.copier ?? CopierRecord()
         record.retired = 1
         try SpoolControl.write(record, control.fd, path: database.controlPath)
@@ -173,5 +174,6 @@ public final class SpoolCopierSession: Sendable {
             try Files.remove(database.copierLockPath)
             _ = vrn_rmdir(parent)
         }
+        return true
     }
 }

@@ -145,6 +145,20 @@ public struct SpoolDatabase: Sendable, Hashable {
         }
     }
 
+    /// Whether `error` says that some epoch's files can't be read, now or later: they are damaged, or are not there. Not that
+    /// something is scarce at the moment.
+    public func isUnreadable(_ error: SystemError) -> Bool {
+        guard error.path.hasPrefix("\(directory)/epoch.") else { return false }
+        switch error.code {
+        case EIO, EBADMSG, ESTALE, ENOENT, ENOTDIR, EISDIR: return true
+        #if os(Linux)
+        // What ext4 and XFS say of their own damage.
+        case EUCLEAN: return true
+        #endif
+        default: return false
+        }
+    }
+
     /// Bytes that the directory takes on disk.
     public func allocatedBytes() -> Int64 { allocatedBytes(below: directory) }
 

@@ -11,9 +11,10 @@ import VerneuilSystem
 private final class SmallDisk {
     let path: String
 
-    init(_ path: String, mebibytes: Int) throws {
+    /// - Parameter files: as many as it may hold.
+    init(_ path: String, mebibytes: Int, files: Int = 100_000) throws {
         try Files.makeDirectories(path)
-        let mount = try Program.run(["mount", "-t", "tmpfs", "-o", "size=\(mebibytes)m", "tmpfs", path])
+        let mount = try Program.run(["mount", "-t", "tmpfs", "-o", "size=\(mebibytes)m,nr_inodes=\(files)", "tmpfs", path])
         if mount.status != 0 { throw CantMount(reason: mount.errors) }
         self.path = path
     }
@@ -70,6 +71,62 @@ private final class SmallDisk {
         #expect(try file.flush() == nil)
         let copy = try ReplicatedFile.restored(from: store, path: file.path, to: "\(file.directory)/copy.db")
         #expect(try copy.value("SELECT sum(length(data)) FROM t") == "8300000")
+    }
+
+    /// The records say that all is well: neither the transaction nor the full snapshot could begin.
+    @Test(.enabled(if: SmallDisk.isPossible, "needs root, to mount a small file system"))
+    func theSpoolsDiskHasNoRoomForAnEpoch() throws {
+        let store = RecordingStore()
+        let file = try ReplicatedFile([store])
+        let root = file.replicator.spool.root
+        let disk = try SmallDisk(root, mebibytes: 16, files: 1000)
+        let db = try file.connect()
+        try db.rows("CREATE TABLE t(data); INSERT INTO t VALUES(randomblob(300000))")
+        #expect(try file.flush() == nil)
+        do {
+            let stranger = try SQLiteConnection(file.path, vfs: "unix")
+            try stranger.rows("INSERT INTO t VALUES(randomblob(300000))")
+        }
+        var fillers: [String] = []
+        do throws(SystemError) {
+            while fillers.count < 1000 {
+                try Files.writeAtomically([], to: "\(root)/filler.\(fillers.count)", isOnlyWriter: true)
+                fillers.append("\(root)/filler.\(fillers.count)")
+            }
+        } catch {
+            #expect(error.code == ENOSPC)
+        }
+        try db.rows("INSERT INTO t VALUES('last')")
+        #expect(eventually { LogBook.lines("spooling failed", file.path).contains(where: isNoSpace) })
+        // Until the full snapshot was tried as well.
+        usleep(500_000)
+        #expect(!file.report().isFine(limit: 0))
+        for filler in fillers { try Files.remove(filler) }
+        #expect(eventually(30) { file.report().isFine(limit: 0) }, "\(file.report())")
+        let copy = try ReplicatedFile.restored(from: store, path: file.path, to: "\(file.directory)/copy.db")
+        #expect(try copy.value("SELECT sum(length(data)) FROM t") == "600004")
+        withExtendedLifetime(disk) {}
+    }
+
+    /// The service has as many threads as it may (pids.max), just when it opens its database; a moment later one ends.
+    @Test func noThreadCanBeStartedAtFirst() throws {
+        let here = try Workspace()
+        let shim = here.file("faultio.so")
+        let compiled = try Program.run(
+            ["cc", "-shared", "-fPIC", "-O1", "-o", shim, "\(Products.package)/Tests/Support/faultio/faultio.c", "-ldl"])
+        try #require(compiled.status == 0, "\(compiled)")
+        try here.write(
+            Array("i=0; while [ $i -lt 200 ]; do ls store/manifests/* >/dev/null 2>&1 && exit; sleep 0.1; i=$((i+1)); done".utf8), to: "wait")
+        let program = try here.extended(
+            "file:app.db?vfs=verneuil",
+            "CREATE TABLE t(x); INSERT INTO t VALUES(1); INSERT INTO t VALUES(2); INSERT INTO t VALUES(3); INSERT INTO t VALUES(4)",
+            ".shell sh wait", environment: ["LD_PRELOAD": shim, "FAULTIO": "calls=pthread_create;at=1;times=6;errno=EAGAIN"])
+        #expect(program.status == 0, "\(program)")
+        for message in ["a copier can't be started", "no thread for full snapshots"] {
+            #expect(program.errors.components(separatedBy: message).count == 2, "said once, not at each commit: \(program)")
+        }
+        // Nobody flushed: what is there was uploaded in the background.
+        #expect(!here.files("store/manifests").isEmpty)
     }
 
     @Test(.enabled(if: SmallDisk.isPossible, "needs root, to mount a small file system"))

@@ -26,7 +26,7 @@
 // waiting), getlk, fcntl (the rest of it), flock, fstat, stat, lstat, access,
 // unlink (unlinkat), rename (renameat), link (linkat), symlink, mkdir, rmdir,
 // readlink, getcwd, opendir, utimens, chmod, fchmod, fchown, fgetxattr, fsetxattr,
-// fremovexattr, getrandom, fallocate, copy_file_range, mmap, close.
+// fremovexattr, getrandom, fallocate, copy_file_range, mmap, close. And pthread_create, only where `calls` names it.
 //
 // Counting is per process and goes on in forked children; threads share it. A plan
 // that has acted, and logs nothing, is over: the calls after it are not counted.
@@ -534,6 +534,27 @@ HOOK(char *, getcwd, (char *p, size_t n), (p, n), "getcwd", NULL, (void)0)
 HOOK(ssize_t, getrandom, (void *p, size_t n, unsigned flags), (p, n, flags), "getrandom", -1, (void)0,
      DETAIL("%zu", n);
      CUT(n))
+
+// Answers with the error itself. It is nobody's file: only plans that name it are about it.
+static _Atomic(void *) real_pthread_create;
+__attribute__((visibility("default"))) int pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+                                                          void *(*start)(void *), void *argument) {
+  call_t c = {.name = "pthread_create"};
+  long result = 0;
+  int error = errno;
+  if (inside || idle() || strstr(plan.calls, ",pthread_create,") == NULL)
+    return REAL(pthread_create)(thread, attributes, start, argument);
+  inside++;
+  if (!matching(&c)) {
+    inside--;
+    return REAL(pthread_create)(thread, attributes, start, argument);
+  }
+  if (!before(&c))
+    result = REAL(pthread_create)(thread, attributes, start, argument);
+  result = after(&c, result, error, plan.error);
+  inside--;
+  return (int)result;
+}
 
 // Two names: the new one counts, since that is what others see.
 HOOK(int, rename, (const char *from, const char *path), (from, path), "rename", -1, ON_PATH, DETAIL("<- %.50s", from))

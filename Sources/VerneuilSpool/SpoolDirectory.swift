@@ -84,8 +84,8 @@ public struct SpoolDirectory: Sendable, Hashable {
         if Self.isSuperuser { give(file) }
     }
 
-    /// Asked once: one who was root and isn't any more can give nothing away, and tries in vain.
-    private static let isSuperuser = geteuid() == 0
+    /// Asked each time, and no static: a commit and our threads could come to its first use at once in a forked child (docs/VFS.md).
+    private static var isSuperuser: Bool { geteuid() == 0 }
 
     /// What root makes belongs to the owner of the directory that it is in, and so in the end to that of ROOT, whose
     /// processes could not go on with it otherwise. That owner may put a link, or a link's target, in the way of any name here:

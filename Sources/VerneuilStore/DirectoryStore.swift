@@ -162,7 +162,7 @@ public final class DirectoryStore: ObjectStore {
                     throw .refused(.noSuchSpace, obstacle)
                 }
                 try system { () throws(SystemError) in
-                    try Files.makeDirectory(path)
+                    try Files.makeDirectories(path)
                     try Files.makeDirectory(directory)
                     let now = wallClock().seconds
                     for name in try Files.list(directory) where name.hasPrefix(Self.temporaryPrefix) {
@@ -181,19 +181,15 @@ public final class DirectoryStore: ObjectStore {
     }
 
     /// Why `prepare` makes no directory at `path`; nil: it does, or there is one. A disk that isn't mounted leaves its mount point
-    /// empty, and what is deeper isn't there at all: a new store would hide under the old one as soon as the disk is back.
+    /// empty: a new store would hide under the old one as soon as the disk is back.
     package func obstacle() throws(SystemError) -> String? {
-        if try Files.status(path) != nil { return nil }
-        var name = path[...]
-        while name.count > 1, name.last == "/" { name.removeLast() }
-        let parent = Files.directory(of: String(name))
-        guard let status = try Files.status(parent) else {
-            return "there is no directory \(parent): is a disk not mounted? Make \(path) once if this is where it belongs (mkdir -p)"
+        var above = path
+        while try Files.status(above) == nil {
+            while above.count > 1, above.last == "/" { above.removeLast() }
+            above = Files.directory(of: above)
         }
-        if status.isDirectory, try Files.list(parent).isEmpty {
-            return "\(parent) is empty: is a disk not mounted? Make \(path) once if this is where it belongs (mkdir)"
-        }
-        return nil
+        guard above != path, try Files.status(above)?.isDirectory == true, try Files.list(above).isEmpty else { return nil }
+        return "\(above) is empty: is a disk not mounted? Make \(path) once if this is where it belongs (mkdir -p)"
     }
 
     // MARK: Parts

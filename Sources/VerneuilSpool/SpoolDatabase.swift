@@ -121,8 +121,11 @@ public struct SpoolDatabase: Sendable, Hashable {
         if number == 1 {
             // A new page, perhaps because the last one was lost: then files tell of later epochs, and what is stored of them
             // must not pass for what is to come.
-            let used = try epochs().filter(isUsed).max() ?? 0
+            let there = try epochs()
+            let used = there.filter(isUsed).max() ?? 0
             let stored = try readTargetRecords().values.map(\.stored.epoch).max() ?? 0
+            // A full snapshot takes many turns: what another one has begun is gone on with.
+            if let begun = there.filter({ $0 > max(used, stored) && $0 & 1 == parity && !isUsed($0) }).max() { return begun }
             // Where the directory was emptied, only processes know of earlier ones: so the upper 48 bits are when the page was
             // made, in µs since boot, and the lower ones count. If they overflow, the next page is later all the same.
             number = max(used, stored, (MonotonicTime.now.nanoseconds / 1000) << 16) + 1

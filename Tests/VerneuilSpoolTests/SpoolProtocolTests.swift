@@ -128,6 +128,21 @@ import VerneuilSystem
     }
 
     // R7
+    @Test func aSnapshotOfAFileThatNobodyWroteIsFinishedInSlices() throws {
+        let db = try ScratchDatabase(seed: freshSeed(), length: 60 << 16)
+        db.rest()
+        var slices = 1
+        // A deadline that is over: each time eight chunks, of whoever comes.
+        while try db.build(slice: 0) != .whole(built: true) {
+            slices += 1
+            try #require(slices < 50)
+        }
+        #expect(slices > 3)
+        #expect(try bytes(of: try #require(try db.session().snapshot())) == db.contents())
+        #expect(try Files.list(db.database.directory).filter { $0.hasPrefix("epoch.") }.count == 1)
+    }
+
+    // R7
     @Test func aBuildersEpochIsVoidOnceATransactionWentOnWithoutIt() throws {
         let db = try ScratchDatabase(seed: freshSeed(), length: 200_000)
         try db.commit()

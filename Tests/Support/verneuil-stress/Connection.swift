@@ -120,6 +120,8 @@ final class Connection {
         guard let file, let methods = file.pointee.pMethods else { throw error("SQLITE_FCNTL_FILE_POINTER") }
         var size: sqlite3_int64 = 0
         guard methods.pointee.xFileSize(file, &size) == SQLITE_OK else { throw error("xFileSize of \(name)") }
+        // The empty array is one for all threads, and would be written to.
+        if size == 0 { return [] }
         var code = SQLITE_OK
         let bytes = [UInt8](unsafeUninitializedCapacity: Int(size)) { buffer, count in
             var at = 0

@@ -312,7 +312,8 @@ final class StoreSampler: @unchecked Sendable {
         try lock.withLock {
             if let failure { throw failure }
             defer { taken = seen.count }
-            return Array(seen[taken...])
+            // A copy: the array's own storage is the other thread's.
+            return seen[taken...].map(\.self)
         }
     }
 

@@ -38,17 +38,22 @@ public enum ReplicatedVFS {
     }()
 
     /// The methods of a replicated database.
-    nonisolated(unsafe) static let methods: UnsafePointer<sqlite3_io_methods> = {
+    nonisolated(unsafe) static let methods = table {
+        $0.xClose = verneuil_replicated_xClose
+        $0.xWrite = verneuil_replicated_xWrite
+        $0.xTruncate = verneuil_replicated_xTruncate
+        $0.xLock = verneuil_replicated_xLock
+        $0.xUnlock = verneuil_replicated_xUnlock
+        $0.xFileControl = verneuil_replicated_xFileControl
+    }
+
+    /// Those of the linux VFS, but for what `change` sets; never freed.
+    static func table(_ change: (inout sqlite3_io_methods) -> Void) -> UnsafePointer<sqlite3_io_methods> {
         let table = UnsafeMutablePointer<sqlite3_io_methods>.allocate(capacity: 1)
         table.initialize(to: LinuxVFS.databaseMethods.pointee)
-        table.pointee.xClose = verneuil_replicated_xClose
-        table.pointee.xWrite = verneuil_replicated_xWrite
-        table.pointee.xTruncate = verneuil_replicated_xTruncate
-        table.pointee.xLock = verneuil_replicated_xLock
-        table.pointee.xUnlock = verneuil_replicated_xUnlock
-        table.pointee.xFileControl = verneuil_replicated_xFileControl
+        change(&table.pointee)
         return UnsafePointer(table)
-    }()
+    }
 }
 
 // MARK: - xOpen

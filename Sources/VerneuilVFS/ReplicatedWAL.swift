@@ -7,14 +7,11 @@ import VerneuilReplication
 
 extension ReplicatedVFS {
     /// The methods until then.
-    nonisolated(unsafe) static let methodsInWALMode: UnsafePointer<sqlite3_io_methods> = {
-        let table = UnsafeMutablePointer<sqlite3_io_methods>.allocate(capacity: 1)
-        table.initialize(to: LinuxVFS.databaseMethods.pointee)
-        table.pointee.xClose = verneuil_replicated_xClose
-        table.pointee.xLock = verneuil_wal_xLock
-        table.pointee.xFileControl = verneuil_wal_xFileControl
-        return UnsafePointer(table)
-    }()
+    nonisolated(unsafe) static let methodsInWALMode = table {
+        $0.xClose = verneuil_replicated_xClose
+        $0.xLock = verneuil_wal_xLock
+        $0.xFileControl = verneuil_wal_xFileControl
+    }
 }
 
 @c

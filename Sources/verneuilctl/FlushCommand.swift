@@ -11,7 +11,7 @@ struct FlushCommand: Tool {
             that can't be stored keeps no other from it: each such one is named, with the reason, and the exit status is 1 until it \
             is mended, or its file is moved away or removed, and with that forgotten.
 
-            With --watch it goes on until it is told to stop (SIGTERM, SIGINT), as a service for applications that \
+            With --watch it goes on until it is told to stop (SIGTERM, SIGINT, SIGHUP), as a service for applications that \
             only run for a moment; it then uploads what is left, for at most --stop-timeout seconds.
 
               verneuilctl --config /etc/verneuil.json flush /var/spool/verneuil
@@ -24,7 +24,7 @@ struct FlushCommand: Tool {
     @Argument(help: ArgumentHelp("As replication_spooling_dir of the programs that write.", valueName: "spooling-dir"))
     var spoolingDirectory: String
 
-    @Flag(help: "Keep the directory uploaded, until SIGTERM or SIGINT.")
+    @Flag(help: "Keep the directory uploaded, until SIGTERM, SIGINT or SIGHUP.")
     var watch = false
 
     @Option(help: ArgumentHelp("With --watch: seconds between two looks at the directory (default: 1).", valueName: "seconds"))

@@ -94,6 +94,17 @@ import VerneuilSystem
         }
     }
 
+    /// The pool, which closes idle connections a second before the server would, looks once a second.
+    @Test func aServerThatKeepsNoConnectionForAnyTimeDoesNoHarm() throws {
+        let (server, store, _) = try Operation.get.prepare()
+        for timeout in ["-9223372036854775808", "0", "9223372036854775807"] {
+            server.change { $0.faults = [FakeS3.Fault(.doBut(200, ""), on: [.get], times: 1, headers: [("Keep-Alive", "timeout=\(timeout)")])] }
+            _ = try store.get(GetRequest(.chunks, "chunk", limit: 1 << 20))
+            Threads.pause(microseconds: 1_500_000)
+        }
+        #expect(Operation.get.run(store, server, "") == nil)
+    }
+
     @Test func aClockThatIsNotTheReasonIsNotCorrectedForEver() throws {
         let (server, store, tag) = try Operation.get.prepare()
         server.change { $0.faults = [FakeS3.Fault(.refuse(403, "RequestTimeTooSkewed"))] }

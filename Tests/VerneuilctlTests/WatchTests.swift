@@ -40,7 +40,7 @@ import Testing
         return try restored.status == 0 && restored.output == here.bytes("app.db")
     }
 
-    @Test(arguments: [SIGTERM, SIGINT]) func aWatchedSpoolIsUploadedUntilASignal(signal: Int32) throws {
+    @Test(arguments: [SIGTERM, SIGINT, SIGHUP]) func aWatchedSpoolIsUploadedUntilASignal(signal: Int32) throws {
         let process = try start()
         defer { process.terminate() }
         try write("CREATE TABLE t(x)")

@@ -58,10 +58,9 @@ static inline int vrn_sqlite3_libversion_number(void) { return vrn_sqlite3_api->
 static inline void *vrn_sqlite3_malloc(int n) { return vrn_sqlite3_api->malloc(n); }
 static inline void vrn_sqlite3_free(void *p) { vrn_sqlite3_api->free(p); }
 static inline void vrn_sqlite3_randomness(int n, void *p) { vrn_sqlite3_api->randomness(n, p); }
-/// A copy of `s` which SQLite can free; NULL where there is no memory.
-static inline char *vrn_sqlite3_strdup(const char *s) { return vrn_sqlite3_api->mprintf("%s", s); }
-/// The same for another SQLite, which frees it by its own allocator.
+/// A copy of `s` which the SQLite with this table can free, by its own allocator; NULL where there is no memory.
 static inline char *vrn_sqlite3_strdup_for(const sqlite3_api_routines *api, const char *s) { return api->mprintf("%s", s); }
+static inline char *vrn_sqlite3_strdup(const char *s) { return vrn_sqlite3_strdup_for(vrn_sqlite3_api, s); }
 /// To the application's error log (SQLITE_CONFIG_LOG); nothing happens where it has none.
 static inline void vrn_sqlite3_log(int code, const char *message) {
   vrn_sqlite3_api->log(code, "%s", message);

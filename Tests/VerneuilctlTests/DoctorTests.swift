@@ -267,13 +267,25 @@ import Testing
         #expect(plain.outcome == "ok", "\(plain)")
         #expect(plain.checks.contains { $0.found == "If-None-Match is honoured" })
         #expect(plain.checks.contains { $0.found == "none deletes anything" })
+        func advice(_ answer: Answer, _ check: String) -> String { answer.checks.first { $0.check == check }?.advice ?? "" }
+        // Without versions there is no going back.
+        #expect(advice(plain, "bucket \"\(manifests)\": versioning").contains("to be able to go back"), "\(plain)")
+        #expect(advice(plain, "bucket \"\(chunks)\": versioning").isEmpty, "\(plain)")
 
         try put(chunks, "lifecycle", rule("<Expiration><Days>3</Days></Expiration>"))
         expectProblem(try examine(config, environment: Self.key), "rule \"old\" deletes chunks after 3 days", "7 days or more")
+        // Two days are left for a machine that is off.
+        try put(chunks, "lifecycle", rule("<Expiration><Days>6</Days></Expiration>"))
+        expectProblem(try examine(config, environment: Self.key), "deletes chunks after 6 days")
         try put(chunks, "lifecycle", rule("<Expiration><Days>30</Days></Expiration>"))
         #expect(try examine(config, environment: Self.key).problems.isEmpty)
+        // Nothing tells the two kinds of objects apart where they share a bucket.
+        let single = configuration(server.endpoint, chunks: chunks, manifests: chunks)
+        expectProblem(try examine(single, environment: Self.key), "deletes manifests after 30 days", "use two buckets")
         try put(manifests, "versioning", "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>")
-        expectProblem(try examine(config, environment: Self.key), "bucket \"\(manifests)\": versioning", "NoncurrentVersionExpiration")
+        let versioned = try examine(config, environment: Self.key)
+        expectProblem(versioned, "bucket \"\(manifests)\": versioning", "NoncurrentVersionExpiration")
+        #expect(versioned.problems.allSatisfy { $0.advice?.contains("uspend") == false }, "that would give up the history: \(versioned.problems)")
         try put(manifests, "lifecycle", rule("<NoncurrentVersionExpiration><NoncurrentDays>2</NoncurrentDays></NoncurrentVersionExpiration>"))
         #expect(try examine(config, environment: Self.key).problems.isEmpty)
         try put(manifests, "lifecycle", rule("<Expiration><Days>90</Days></Expiration><NoncurrentVersionExpiration><NoncurrentDays>2</NoncurrentDays></NoncurrentVersionExpiration>"))

@@ -213,18 +213,27 @@ struct S3Doctor {
             chart.unknown(
                 check, error.reason,
                 advice: error.kind == .denied
-                    ? "Allow s3:GetLifecycleConfiguration for this check, or look yourself: chunks must live longer than \(patrolDays) days." : nil)
+                    ? "Allow s3:GetLifecycleConfiguration for this check, or look yourself: chunks must live for \(leastDays) days or more." : nil)
         }
         let versions = "\(bucket): versioning"
         do throws(StoreError) {
             let versioning = try store.versioning(space)
-            let isBounded = rules?.contains { $0.noncurrentDays != nil } ?? false
-            if versioning == .enabled, !isBounded {
+            // Rules that can't be read were told of above.
+            let isBounded = rules?.contains { $0.noncurrentDays != nil } ?? true
+            switch (versioning, holdsManifests(space)) {
+            case (.enabled, let isHistory) where !isBounded:
                 chart.problem(
-                    versions, "on, and no lifecycle rule deletes versions that were replaced: each commit leaves one for ever",
-                    advice: "Add a rule with NoncurrentVersionExpiration, or suspend versioning.")
-            } else {
-                chart.ok(versions, versioning.rawValue)
+                    versions, "on, and no lifecycle rule deletes versions that were replaced: each \(isHistory ? "upload" : "renewal") leaves one for ever",
+                    advice: isHistory
+                        ? "Add a rule with NoncurrentVersionExpiration, after as many days as you want to be able to go back."
+                        : "Suspend versioning: history needs that of manifests alone. Let a rule with NoncurrentVersionExpiration remove what is there.")
+            case (.enabled, false):
+                chart.ok(versions, versioning.rawValue, advice: "Chunks need none: each renewal leaves a version that is paid for.")
+            case (.off, true), (.suspended, true):
+                chart.ok(
+                    versions, "\(versioning.rawValue): only the newest state of each database can be restored",
+                    advice: "Turn it on to be able to go back, with a rule with NoncurrentVersionExpiration: docs/OPERATIONS.md, Buckets.")
+            default: chart.ok(versions, versioning.rawValue)
             }
         } catch {
             chart.unknown(
@@ -233,22 +242,30 @@ struct S3Doctor {
         }
     }
 
+    private func holdsManifests(_ space: ObjectSpace) -> Bool {
+        space == .manifests || store.configuration.chunkBucket == store.configuration.manifestBucket
+    }
+
+    /// Days that a chunk has to stay after its last renewal: the patrol's, and two in which its machine may be off.
+    private var leastDays: Int { patrolDays + 2 }
+
     private func judge(_ rules: [S3LifecycleRule], _ space: ObjectSpace, _ check: String, _ chart: inout DoctorChart) {
-        let s3 = store.configuration
         let expiring = rules.filter { $0.expirationDays != nil }
         for rule in expiring {
             let days = rule.expirationDays ?? 0
             let name = rule.id.isEmpty ? "a rule" : "rule \"\(rule.id)\""
-            if space == .manifests || s3.chunkBucket == s3.manifestBucket {
+            if holdsManifests(space) {
                 chart.problem(
-                    check, "\(name) deletes manifests after \(days) days in which no process has the database open",
-                    advice: "Take it off the manifests. The patrol renews those of databases that are open; the backup of a machine that "
-                        + "is gone would be lost.")
-            } else if days <= patrolDays {
+                    check, "\(name) deletes manifests after \(days) days in which nobody renews them",
+                    advice: "Take it off the manifests. The patrol renews those of databases that were opened since their machine started; "
+                        + "the backup of a machine that is gone would be lost."
+                        + (space == .chunks ? " No prefix tells manifests from chunks: where chunks shall expire, use two buckets." : ""))
+            } else if days < leastDays {
                 chart.problem(
                     check, "\(name) deletes chunks after \(days) days, perhaps before they are renewed",
                     advice: "Chunks of live databases are touched after \(patrolDays) days at the latest (patrol_max_age_days): "
-                        + "set it to \(patrolDays + 2) days or more, plus the longest time that a machine may be off.")
+                        + "set it to \(leastDays) days or more, longer if a machine may be off for more than 2 days, plus the days that "
+                        + "replaced manifests are kept.")
             } else {
                 chart.ok(check, "\(name) deletes chunks \(days) days after they were last renewed")
             }
@@ -256,9 +273,10 @@ struct S3Doctor {
         if expiring.isEmpty {
             chart.ok(
                 check, "none deletes anything",
-                advice: space == .chunks
-                    ? "Chunks that no database needs any more stay for ever: a rule that expires them after 7 days or more saves their cost."
-                    : nil)
+                advice: holdsManifests(space)
+                    ? nil
+                    : "Chunks that no database needs any more stay for ever: a rule that expires them saves their cost, after \(leastDays) days, "
+                        + "plus the days that replaced manifests are kept.")
         }
     }
 }

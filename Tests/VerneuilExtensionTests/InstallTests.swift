@@ -152,6 +152,16 @@ import Testing
             "lib/systemd/system/verneuil-flush@.service",
         ] { #expect(files.contains(file), "\(file)") }
         #expect(!files.contains { $0.hasSuffix(".new") })
+        // Links between documents lead to documents; sources are not installed.
+        let documents = files.filter { $0.hasPrefix("share/doc/verneuil/") && $0.hasSuffix(".md") }
+        #expect(documents.contains("share/doc/verneuil/README.md") && documents.contains("share/doc/verneuil/docs/RECOVERY.md"))
+        for document in documents {
+            let text = String(decoding: try here.bytes("opt/verneuil/\(document)"), as: UTF8.self)
+            for link in text.matches(of: #/\]\(([^)#:\s]+(?:\.md|LICENSE))(#[^)]*)?\)/#) {
+                let target = URL(fileURLWithPath: "\(prefix)/\(document)").deletingLastPathComponent().appendingPathComponent(String(link.output.1))
+                #expect(FileManager.default.fileExists(atPath: target.path), "\(document): \(link.output.1)")
+            }
+        }
         let unit = String(decoding: try here.bytes("opt/verneuil/lib/systemd/system/verneuil-flush@.service"), as: UTF8.self)
         #expect(unit.contains("ExecStart=\(prefix)/bin/verneuilctl flush --watch") && !unit.contains("@prefix@"))
 

@@ -28,7 +28,7 @@ public struct DatabaseSource: Sendable, Hashable, CustomStringConvertible {
     /// Any of the names that `verneuilctl` takes for a manifest.
     ///
     /// - Parameter name: `verneuil://HOST/PATH`, a file's path, `file://…`, `https://…` or `s3://BUCKET.REGION/KEY`.
-    /// - Throws: where it begins like one of these, and then isn't.
+    /// - Throws: where the scheme is unknown, or the text is malformed.
     public init(_ name: String) throws(ReplicaError) {
         reference = try ManifestReference(name)
     }

@@ -15,7 +15,7 @@ import VerneuilVerify
 /// - `spoolingDirectory`: where commits wait for their upload; `nil` replicates nothing.
 /// - `targets`: where everything is stored (`.s3`, `.directory`), and caches (`.local`, `.readOnly`).
 /// - `makeDefault`: whether connections that name no VFS use `verneuil`.
-/// - `snapshotLoading`: how much of a replica is fetched before it is read.
+/// - `snapshotLoading`: which chunks of a replica are fetched unasked.
 /// - `pacing`: how hard replication may work.
 ///
 /// `Configuration(json:source:)` and `Configuration(specification:source:)` read the JSON that

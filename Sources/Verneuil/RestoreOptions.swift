@@ -11,7 +11,8 @@ public struct RestoreOptions: Sendable {
     /// Called several times a second, with the bytes done and all bytes of the database; on the restore's thread.
     public var progress: @Sendable (_ done: UInt64, _ total: UInt64) -> Void = { _, _ in }
 
-    /// Nothing is replaced that is in use, and everything is read back.
+    /// Nothing is replaced that is seen to be in use, and everything is read back. A connection without a transaction isn't
+    /// seen, and would go on writing to the file that was replaced: close it first.
     public init() {}
 
     var forCore: Restore.Options {

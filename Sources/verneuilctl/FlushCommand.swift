@@ -8,11 +8,12 @@ struct FlushCommand: Tool {
         abstract: "Uploads everything that is spooled.",
         discussion: """
             Succeeds when everything that was committed before is stored on every target. Databases may be in use meanwhile. One \
-            that can't be stored keeps no other from it: each such one is named, with the reason, and the exit status is 1 until it \
-            is mended, or its file is moved away or removed, and with that forgotten.
+            that can't be stored keeps no other from it: each such one is named, with the reason, and the exit status is 1 until the \
+            database is repaired, or its file is removed; its spool is then discarded.
 
             With --watch it goes on until it is told to stop (SIGTERM, SIGINT, SIGHUP), as a service for applications that \
-            only run for a moment; it then uploads what is left, for at most --stop-timeout seconds.
+            only run for a moment; it then uploads what is left, for at most --stop-timeout seconds. What is left after that stays \
+            spooled; a warning says so, and the exit status is 0.
 
               verneuilctl --config /etc/verneuil.json flush /var/spool/verneuil
               verneuilctl --config /etc/verneuil.json flush --watch /var/spool/verneuil

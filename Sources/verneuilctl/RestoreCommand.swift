@@ -10,10 +10,13 @@ struct RestoreCommand: Tool {
         abstract: "Writes a replicated database to a file, or to standard output.",
         discussion: """
             Every byte is verified, and the file takes its name when it is whole and on disk. An interrupted restore \
-            leaves FILE.partial, which the next one goes on from. What stands at FILE is replaced where it is a database \
-            that nobody uses, or empty; anything else only with --force.
+            leaves FILE.partial, which the next one goes on from. A database or an empty file that stands at FILE is replaced \
+            unless it is seen to be in use, anything else only with --force.
 
-              verneuilctl restore --hostname db1.example.com --source-path /srv/app/app.db --out /srv/app/app.db
+            To restore over a database, stop the application first: a program that has it open without a transaction is not \
+            seen, and goes on writing to the file that was replaced.
+
+              verneuilctl restore --hostname db1.example.com --source-path /srv/app/app.db --out /srv/app/restored.db
             """)
 
     @ParentCommand var root: Verneuilctl

@@ -56,7 +56,15 @@ extension Manual.Page {
         name = tool.map { "\($0)-\(own)" } ?? own
         command = tool.map { "\($0) \(own)" } ?? own
         abstract = json.text("abstract")
-        arguments = json.elements("arguments").filter { $0.isShown }.map(Manual.Argument.init)
+        arguments = []
+        for argument in json.elements("arguments").filter({ $0.isShown }).map(Manual.Argument.init) {
+            // A flag and its negation are one.
+            if let last = arguments.last?.forms.first, argument.forms == ["--no-\(last.dropFirst(2))"] {
+                arguments[arguments.count - 1].forms += argument.forms
+            } else {
+                arguments.append(argument)
+            }
+        }
         discussion = []
         for line in json.text("discussion").split(separator: "\n", omittingEmptySubsequences: false) {
             if line.hasPrefix("  ") {
@@ -74,8 +82,8 @@ extension Manual.Page {
 
     var synopsis: String {
         let words = arguments.filter { !$0.isGlobal }.map { argument in
-            let long = argument.forms.first { $0.hasPrefix("--") } ?? argument.forms.first
-            let word = long.map { argument.isPositional ? "<\($0)>" : $0 } ?? ""
+            let long = argument.forms.filter { $0.hasPrefix("--") }
+            let word = argument.isPositional ? "<\(argument.forms[0])>" : (long.isEmpty ? argument.forms : long).joined(separator: " | ")
             return (argument.isOptional ? "[\(word)]" : word) + (argument.isRepeating ? " ..." : "")
         }
         return ([command] + words).joined(separator: " ")
@@ -91,7 +99,9 @@ extension Manual.Argument {
         isRepeating = json["isRepeating"]?.value == .bool(true)
         abstract = json.text("abstract")
         values = json.elements("allValues").compactMap { if case .string(let text) = $0.value { text } else { nil } }
-        fallback = kind == "flag" ? "" : json.text("defaultValue")
+        fallback = json.text("defaultValue")
+        // Of flags, only one that can be negated has a default worth a word.
+        if kind == "flag", !fallback.hasPrefix("--") { fallback = "" }
         if isPositional {
             forms = [value]
         } else {

@@ -1,7 +1,7 @@
 import VerneuilReplica
 import VerneuilSystem
 
-/// How a manifest is named on a command line (SYSTEM 8).
+/// How a manifest is named on a command line (docs/VERNEUILCTL.md).
 public enum ManifestReference: Sendable, Hashable, CustomStringConvertible {
     /// A local file.
     case file(String)
@@ -12,7 +12,7 @@ public enum ManifestReference: Sendable, Hashable, CustomStringConvertible {
     /// A database that is in the configured stores.
     case stored(DatabaseName)
 
-    /// - Throws: where the text begins like one of these, and then isn't.
+    /// - Throws: where the scheme is unknown, or the text is malformed.
     public init(_ text: String) throws(ReplicaError) {
         guard let colon = text.firstRange(of: "://") else {
             self = .file(text)

@@ -2,7 +2,7 @@ import CVerneuil
 import VerneuilFormat
 import VerneuilSystem
 
-/// A directory of chunk files that processes share (SYSTEM 6): a `local` cache,
+/// A directory of chunk files that processes share (docs/REPLICAS.md, Caches): a `local` cache,
 /// read and written, or a `read_only` one.
 ///
 /// On disk: `DIRECTORY[/BOOT-ID]/SHARD/CHUNK-NAME`, each file a chunk's bytes,

@@ -1,4 +1,4 @@
-/// Which chunks of a snapshot are fetched before anyone reads them (SYSTEM 5).
+/// Which chunks of a snapshot are fetched before anyone reads them (docs/REPLICAS.md, Loading).
 public enum LoadingPolicy: Hashable, Sendable {
     /// All, before the snapshot is used.
     case eager

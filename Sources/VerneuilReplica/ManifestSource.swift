@@ -7,7 +7,7 @@ import VerneuilSystem
 /// the newest); one that can't be reached, or has something else there, is passed over, and named in the log.
 public struct ManifestSource: Sendable {
     public var chunks: ChunkSource
-    /// The last manifest that this machine uploaded under a name, if there is one (SYSTEM 3).
+    /// The last manifest that this machine uploaded under a name, if there is one.
     public var tap: @Sendable (_ manifestName: String) -> [UInt8]?
 
     public init(chunks: ChunkSource, tap: @escaping @Sendable (_ manifestName: String) -> [UInt8]? = { _ in nil }) {

@@ -19,7 +19,7 @@ public struct ReplicaEnvironment: Sendable {
     /// Connections with `verneuil_snapshot_auto_refresh` have a fetch started
     /// where the last one is older than this many seconds; nil: only when they are told to.
     public var autoRefreshInterval: Double?
-    /// The last manifest that this machine uploaded under a name, if there is one (SYSTEM 3). Called on any thread.
+    /// The last manifest that this machine uploaded under a name, if there is one. Called on any thread.
     public var tap: @Sendable (_ manifestName: String) -> [UInt8]?
 
     public init(

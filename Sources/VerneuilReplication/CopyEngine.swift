@@ -244,7 +244,7 @@ final class CopyEngine: @unchecked Sendable {
         }
     }
 
-    /// The guard against lost updates (SYSTEM 2): one random chunk for each one staged, at most 64 a second.
+    /// The guard against lost updates: one random chunk for each one staged, at most 64 a second.
     private func audit(_ database: SpoolDatabase, _ task: BuildTask) -> BuildTask? {
         let notice = notice(database)
         do throws(SystemError) {

@@ -4,8 +4,8 @@ import VerneuilSpool
 import VerneuilStore
 import VerneuilSystem
 
-// A bucket may have a rule that deletes what nobody touched for a week (SYSTEM
-// 4). Chunks that don't change for longer are kept alive by touching each of
+// A bucket may have a rule that deletes what nobody touched for a week
+// (docs/REPLICATION.md). Chunks that don't change for longer are kept alive by touching each of
 // them; but a touch (COPY) costs as much as a PUT, and touching all of them daily
 // costs about a hundred times what storing them does. So each chunk's age is
 // kept (ChunkAges: storing it counts), and only what comes near to

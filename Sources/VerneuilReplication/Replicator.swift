@@ -18,7 +18,7 @@ public struct ReplicationTarget: Sendable {
     }
 }
 
-/// What can be chosen about replication (SYSTEM 2 to 4). Times in seconds.
+/// What can be chosen about replication. Times in seconds.
 public struct ReplicationOptions: Sendable {
     /// What one commit may spend on a full snapshot.
     public var commitBudget = 0.02
@@ -247,7 +247,7 @@ public final class Replicator: @unchecked Sendable {
             metadata: ["database": "\(database.path)", "lastCommitsWereStored": "\(wasStored)"])
     }
 
-    /// The oracle of the tests (SYSTEM's invariant: what is staged is what was committed).
+    /// The oracle of the tests (what is staged is what was committed).
     func auditAll(_ database: SpoolDatabase) {
         let verdict: SpoolBuilder.Verdict?
         do throws(SystemError) { verdict = try SpoolBuilder(database).audit(samples: nil) { _ in 0 } } catch { return }

@@ -4,7 +4,7 @@ import VerneuilSpool
 import VerneuilSystem
 
 // SQLite's locks tell when the file is consistent: when EXCLUSIVE becomes
-// SHARED (SYSTEM 2). In order, for one write transaction of one connection:
+// SHARED (docs/SPOOL.md). In order, for one write transaction of one connection:
 //
 //   first write   EXCLUSIVE is held. Compare the file with the newest snapshot,
 //                 open the transaction in the spool, give the file a new tag.
@@ -15,7 +15,7 @@ import VerneuilSystem
 // Where any step fails, the transaction goes on untracked: its tag and the
 // change counter in the file's header are not those of the newest snapshot, so
 // that the next transaction finds it in doubt and starts afresh. Nothing here
-// answers an error to SQLite (S1, and SYSTEM's first priority).
+// answers an error to SQLite (S1).
 
 /// Follows the transactions of one connection to one database file. Used by
 /// one thread at a time, as SQLite uses the file itself.

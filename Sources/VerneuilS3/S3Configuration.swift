@@ -51,7 +51,7 @@ public struct S3Configuration: Sendable, Hashable {
     }
 }
 
-/// Budgets of HTTP requests, retries included, per store and process (SYSTEM 4).
+/// Budgets of HTTP requests, retries included, per store and process (docs/REPLICATION.md, Requests).
 public struct S3Pacing: Sendable, Hashable {
     public struct Budget: Sendable, Hashable {
         /// On average. Above 0.

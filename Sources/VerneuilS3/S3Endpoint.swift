@@ -1,5 +1,5 @@
 /// Which server, and which region requests are signed for. From configuration
-/// (SYSTEM 7): an endpoint as it is, or else by the region:
+/// (docs/CONFIGURATION.md): an endpoint as it is, or else by the region:
 ///
 /// | region | server | signed for |
 /// |---|---|---|

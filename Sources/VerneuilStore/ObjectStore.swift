@@ -48,7 +48,7 @@ public enum ObjectSpace: String, Sendable, CaseIterable {
     case manifests
 }
 
-/// Which budget a request is paced by (SYSTEM 4).
+/// Which budget a request is paced by (docs/REPLICATION.md, Requests).
 public enum Urgency: Sendable {
     /// Background replication: 30 requests per second, bursts of 100, unless configured.
     case background

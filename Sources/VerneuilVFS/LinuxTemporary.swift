@@ -5,7 +5,7 @@ import VerneuilSystem
 // they get none: nothing is left behind by a process that dies.
 
 extension LinuxVFS {
-    /// Where temporary files go, before any other choice (SYSTEM 7, `tempdir`).
+    /// Where temporary files go, before any other choice (`tempdir` in the configuration).
     /// Only the first call has an effect, so that later ones can't move files
     /// of connections that are at work. The directory need not exist: one that can't
     /// be used is passed over.

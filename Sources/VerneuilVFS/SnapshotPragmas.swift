@@ -2,7 +2,7 @@ import CVerneuil
 import VerneuilReplica
 import VerneuilSystem
 
-/// The pragmas of a replica (SYSTEM 5). SQLite hands them over when a statement
+/// The pragmas of a replica. SQLite hands them over when a statement
 /// is compiled.
 extension SnapshotConnection {
     /// What a pragma comes to.

@@ -3,7 +3,7 @@ import Logging
 import VerneuilReplica
 import VerneuilSystem
 
-/// The `verneuil_snapshot` VFS: read replicas (SYSTEM 5). Opens what a manifest
+/// The `verneuil_snapshot` VFS: read replicas (docs/REPLICAS.md). Opens what a manifest
 /// describes as a database that can't be written.
 ///
 /// - The name is a manifest file's, or `verneuil://HOST/PATH`; both may stand in a URI.

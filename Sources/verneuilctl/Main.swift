@@ -6,7 +6,7 @@ import VerneuilReplica
 import VerneuilStore
 import VerneuilSystem
 
-/// Exit statuses (SYSTEM 8): 0, 1 where the work failed, 2 where the command line is wrong.
+/// Exit statuses (docs/VERNEUILCTL.md): 0, 1 where the work failed, 2 where the command line is wrong.
 @main
 enum Main {
     static func main() {

@@ -8,7 +8,7 @@ import VerneuilStore
 import VerneuilSystem
 import VerneuilVFS
 
-/// The guard against lost updates (SYSTEM 2): after commits, chunks that should be as they were are looked at.
+/// The guard against lost updates: after commits, chunks that should be as they were are looked at.
 @Suite(.serialized) struct AuditTests {
     @Test(.timeLimit(.minutes(1)))
     func anUpdateThatTheTrackerMissedIsFoundAfterLaterCommits() throws {

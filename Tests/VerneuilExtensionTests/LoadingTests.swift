@@ -95,7 +95,7 @@ import Testing
         #expect(here.files("store/manifests").count == 1)
     }
 
-    /// SYSTEM 6: what a copier sends is in the cache before it is wanted. Large enough for a base chunk.
+    /// What a copier sends is in the cache before it is wanted. Large enough for a base chunk.
     @Test func copiersFillTheLocalCache() throws {
         let config = here.configuration(spool: true).replacing(
             "\"replication_targets\": [",

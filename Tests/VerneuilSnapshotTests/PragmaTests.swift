@@ -6,7 +6,7 @@ import VerneuilFormat
 import VerneuilReplica
 
 extension SnapshotVFSTests {
-    /// SYSTEM 5, line by line.
+    /// Each pragma of a replica.
     @Suite struct Pragmas {
         /// `seconds.nanoseconds`, nine digits after the point, and close to now.
         private func isRecent(_ text: String) -> Bool {

@@ -1,7 +1,7 @@
 import VerneuilSystem
 import VerneuilVFS
 
-// Settings in a database's file name (SYSTEM 7), for this connection and over
+// Settings in a database's file name (docs/CONFIGURATION.md), for this connection and over
 // the process's configuration:
 //
 //   verneuil_spooling_dir              as replication_spooling_dir

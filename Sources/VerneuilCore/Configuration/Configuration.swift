@@ -1,6 +1,6 @@
 import VerneuilReplica
 
-/// Everything that can be configured (SYSTEM 7), with its defaults. The default
+/// Everything that can be configured, with its defaults; docs/CONFIGURATION.md says more. The default
 /// value replicates nothing.
 public struct Configuration: Sendable, Hashable {
     /// Make `verneuil` the VFS of connections that name none.
@@ -13,7 +13,7 @@ public struct Configuration: Sendable, Hashable {
     public var spoolingDirectoryPermissions: UInt32 = 0o700
     /// In the order in which readers try them.
     public var targets: [Target] = []
-    /// How much of a snapshot is fetched before a replica opens.
+    /// Which chunks of a snapshot a replica fetches unasked. Opening waits for them with `.eager` only.
     public var snapshotLoading = LoadingPolicy.default
     /// How hard replication may work.
     public var pacing = Pacing()

@@ -38,7 +38,7 @@ extension Configuration {
     }
 
     /// - Parameters:
-    ///   - json: one object with the keys of SYSTEM 7.
+    ///   - json: one object with the keys of docs/CONFIGURATION.md.
     ///   - source: what the text is called in messages.
     public init(json text: [UInt8], source: String) throws(ConfigurationError) {
         let root: JSON

@@ -68,7 +68,7 @@ public struct CredentialChain: CredentialProvider {
     private let providers: [any CredentialProvider]
     public init(_ providers: [any CredentialProvider]) { self.providers = providers }
 
-    /// SYSTEM 4's order: environment, shared files, web identity, container, instance metadata.
+    /// In the order of docs/S3.md: environment, shared files, web identity, container, instance metadata.
     /// - Parameter region: where the region's STS is asked, unless the environment names another.
     public static func standard(_ environment: Environment = .ofProcess(), region: String? = nil) -> CredentialChain {
         CredentialChain([

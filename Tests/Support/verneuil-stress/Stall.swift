@@ -6,7 +6,7 @@ import FormatTestSupport
 import VerneuilStore
 import VerneuilSystem
 
-/// No stall (SYSTEM 2): two processes begin to write to a database that was never replicated while a third one reads it. Their first
+/// No stall: two processes begin to write to a database that was never replicated while a third one reads it. Their first
 /// commits take hardly longer than with SQLite's own VFS, and the snapshot is finished while they go on.
 struct Stall: ParsableCommand {
     static let configuration = CommandConfiguration(

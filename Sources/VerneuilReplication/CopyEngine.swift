@@ -119,6 +119,7 @@ final class CopyEngine: @unchecked Sendable {
 
     /// Finds what no commit of this process told: other processes' leftovers, databases that lag, and those that are gone.
     func scan() {
+        try? replicator.spool.removeOtherBoots()
         guard let databases = try? replicator.spool.databases() else { return }
         replicator.spool.sweep()
         var lagging: [(database: SpoolDatabase, since: UInt64)] = []
@@ -128,7 +129,8 @@ final class CopyEngine: @unchecked Sendable {
             lagging.append((database, records.pendingSince ?? .max))
             if !records.isCurrentWhole || !records.isCurrentTrusted { requestBuild(database) }
         }
-        if queues.isEmpty { return }
+        // Nobody passes over them then who would find those that are gone.
+        if queues.isEmpty { for database in databases { _ = try? retireIfGone(database) } }
         // Who has waited longest is served first.
         for (database, _) in lagging.sorted(by: { $0.since < $1.since }) { schedule(database, after: 0) }
         lock.withLock {

@@ -85,14 +85,14 @@ final class DatabaseCopier: @unchecked Sendable {
             switch try database.presence() {
             case .here: break
             case .unseen(let reason):
-                guard let idle = try database.idleSeconds(), idle > Self.keptUnseen else {
+                guard let idle = try opened.records()?.idleSeconds(at: replicator.options.uptime()), idle > Self.keptUnseen else {
                     replicator.noteUnseen(database, reason)
                     return .refused(.unseen(reason))
                 }
                 fallthrough
             case .gone:
                 let isPending = try opened.records()?.pendingSince != nil
-                if users == 0, try opened.retire() { replicator.noteRetired(database, wasStored: !isPending) }
+                if users == 0, try opened.retire(manifestName: manifestName) { replicator.noteRetired(database, wasStored: !isPending) }
                 return .refused(.gone)
             }
             session = opened
@@ -103,7 +103,7 @@ final class DatabaseCopier: @unchecked Sendable {
 
     /// How long what is spooled of a database is kept that can't be seen, in seconds without a commit or an upload: somebody may
     /// see it who has not run for a while.
-    static let keptUnseen: Int64 = 86_400
+    static let keptUnseen = 86_400.0
 
     /// S9, for who doesn't pass over the database first: removes what is spooled of a file that is gone. `.here` also where
     /// another copier is at work, who removes it.

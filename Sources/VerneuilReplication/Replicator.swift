@@ -22,6 +22,8 @@ public struct ReplicationTarget: Sendable {
 public struct ReplicationOptions: Sendable {
     /// What one commit may spend on a full snapshot.
     public var commitBudget = 0.02
+    /// Bytes of old epochs that one commit may remove.
+    public var removedWithinCommit = SpoolDatabase.removedWithinCommit
     /// Between two uploads of one manifest.
     public var manifestInterval = 1.1
     /// Between two passes over one database.
@@ -48,6 +50,8 @@ public struct ReplicationOptions: Sendable {
     public var identity = WriterIdentity()
     /// Seconds since 1970, for the ages of chunks.
     public var clock: @Sendable () -> Int64 = { wallClock().seconds }
+    /// For how long a database that can't be seen was idle: the same clock for all processes of this boot, that nobody sets.
+    public var uptime: @Sendable () -> MonotonicTime = { MonotonicTime.now }
 
     public init() {}
 }
@@ -112,13 +116,14 @@ public final class Replicator: @unchecked Sendable {
         return process.registry.withLock {
             if !process.isPrepared {
                 process.isPrepared = true
-                do throws(SystemError) { try spool.prepare() } catch {
+                // What other boots left is removed by the first scan: the application waits in its sqlite3_open.
+                do throws(SystemError) { try spool.makeDirectories() } catch {
                     logger.error(
                         "the spooling directory can't be used; databases are not replicated",
                         metadata: ["directory": "\(spool.root)", "error": "\(error)"])
                 }
             }
-            let entry = process.producers[database] ?? (SpoolProducer(database), 0)
+            let entry = process.producers[database] ?? (SpoolProducer(database, removable: options.removedWithinCommit), 0)
             process.producers[database] = (entry.producer, entry.users + 1)
             return entry.producer
         }
@@ -153,8 +158,9 @@ public final class Replicator: @unchecked Sendable {
         if notice?.process != process { notice = copyEngine.notice(database) }
         if !staged.isWhole {
             if notice?.mayHelp(staged.point.epoch) ?? false { buildWithinCommit(database) } else { needsBuild(database) }
-        } else if options.isParanoid {
-            auditAll(database)
+        } else {
+            if staged.leavesOldEpochs { needsBuild(database) }
+            if options.isParanoid { auditAll(database) }
         }
         notice?.didStage(chunks: staged.chunks)
     }
@@ -165,7 +171,8 @@ public final class Replicator: @unchecked Sendable {
         guard options.commitBudget > 0 else { return needsBuild(database) }
         do throws(SystemError) {
             let deadline = MonotonicTime.now.advanced(seconds: options.commitBudget)
-            let outcome = try SpoolBuilder(database).run(deadline: deadline, isStored: knownChunks(database))
+            let outcome = try SpoolBuilder(database).run(
+                deadline: deadline, removing: options.removedWithinCommit, isStored: knownChunks(database))
             switch outcome {
             case .whole: if options.isParanoid { auditAll(database) }
             case .more, .busy, .unsettled: needsBuild(database)
@@ -295,7 +302,7 @@ public final class Replicator: @unchecked Sendable {
             let (open, closed) = (all.filter { $0.records?.producer.isOpen ?? false }, all.filter { !($0.records?.producer.isOpen ?? false) })
             for (database, records) in closed + open {
                 do throws(SystemError) {
-                    switch try targets.isEmpty ? .here : copyEngine.retireIfGone(database) {
+                    switch try copyEngine.retireIfGone(database) {
                     case .here: if let reason = copyEngine.flush(database, deadline: deadline) { failed.append((database.path, reason)) }
                     case .gone: continue
                     // What is stored already is nothing that anybody here could lose.

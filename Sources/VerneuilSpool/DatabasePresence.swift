@@ -24,9 +24,4 @@ extension SpoolDatabase {
         let status = try Files.status(path)
         return isHere(status) ? .here : .gone(isReplaced: status != nil)
     }
-
-    /// For how long nothing has been spooled or stored of the database, in seconds; nil: not known.
-    public func idleSeconds() throws(SystemError) -> Int64? {
-        try Files.status(controlPath).map { wallClock().seconds - $0.modified.seconds }
-    }
 }

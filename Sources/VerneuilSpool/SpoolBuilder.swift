@@ -59,22 +59,23 @@ public struct SpoolBuilder: ~Copyable {
     /// - Parameters:
     ///   - openIsDead: a transaction that is open without a writer's lock is not
     ///     just being staged: its process died. Until that is sure, such a state is `.unsettled`.
+    ///   - removing: bytes of old epochs that may be removed; where there are more, it is `.more` before anything is built.
     ///   - isStored: whether every target has the chunk with this index and
     ///     fingerprint: then its bytes needn't be spooled.
     public borrowing func run(
-        deadline: MonotonicTime?, openIsDead: Bool = false, isStored: (Int, Fingerprint) -> Bool
+        deadline: MonotonicTime?, openIsDead: Bool = false, removing most: Int64 = .max, isStored: (Int, Fingerprint) -> Bool
     ) throws(SystemError) -> Outcome {
         for _ in 0..<3 {
-            if let outcome = try runOnce(deadline, openIsDead, isStored) { return outcome }
+            if let outcome = try runOnce(deadline, openIsDead, most, isStored) { return outcome }
             // Its remover died, since the builder's lock was free; and the file is here, since it is open.
-            guard try database.replaceRetired() else { return .busy }
+            guard try database.replaceRetired(removing: most) else { return .busy }
         }
         return .busy
     }
 
     /// nil: the directory is marked as being removed, or its page was damaged and is gone.
     private borrowing func runOnce(
-        _ deadline: MonotonicTime?, _ openIsDead: Bool, _ isStored: (Int, Fingerprint) -> Bool
+        _ deadline: MonotonicTime?, _ openIsDead: Bool, _ most: Int64, _ isStored: (Int, Fingerprint) -> Bool
     ) throws(SystemError) -> Outcome? {
         let control = try database.makeControl()
         let lock = try database.spool.open("\(database.directory)/builder.lock")
@@ -86,35 +87,44 @@ public struct SpoolBuilder: ~Copyable {
             return nil
         }
         if records.copier.retired != 0 { return nil }
+        // What a transaction gave up for room, and left; whatever the state of the file is, and who has it open.
+        if records.producer.otherBytes > 0 {
+            guard try database.removeEpochs(except: records.neededEpochs, atMost: most) else { return .more }
+        }
         let found = try SourceState.read(source.fd, path: database.path)
 
         let producer = records.producer
         let isTrusted = producer.staged.epoch > records.builder.distrusted
         if records.isCurrentTrusted && found.proves(records.current.state) {
             if records.isCurrentWhole { return .whole(built: false) }
-            return try complete(control, records, found, deadline, isStored)
+            return try complete(control, records, found, deadline, most, isStored)
         }
         if producer.isOpen && isTrusted && producer.staged.epoch != 0 && !records.hasProposal {
             // A transaction is under way, or being staged, or was left.
             if try SourceLocks.isBeingWritten(source.fd, path: database.path) {
                 if records.builder.epoch == producer.staged.epoch || records.isOvertaken { return .unsettled }
-                return try complete(control, records, found, deadline, isStored)
+                return try complete(control, records, found, deadline, most, isStored)
             }
             if !openIsDead { return .unsettled }
         }
-        return try propose(control, records, found, deadline, isStored)
+        return try propose(control, records, found, deadline, most, isStored)
     }
 
     // MARK: - The producer's epoch
 
     private borrowing func complete(
-        _ control: borrowing Descriptor, _ before: SpoolControl, _ found: SourceState, _ deadline: MonotonicTime?,
+        _ control: borrowing Descriptor, _ before: SpoolControl, _ found: SourceState, _ deadline: MonotonicTime?, _ most: Int64,
         _ isStored: (Int, Fingerprint) -> Bool
     ) throws(SystemError) -> Outcome {
         let epoch = before.producer.staged.epoch
         var keep: Set<UInt64> = [epoch]
         if before.isReadyPinned { keep.insert(before.producer.ready.epoch) }
-        try database.removeEpochs(except: keep)
+        guard try database.removeEpochs(except: keep, atMost: most) else { return .more }
+        if keep.count > 1 && before.producer.staged.sequence == 0 {
+            // The transaction that began this epoch is open, and hasn't looked yet whether there is room for the ready one's.
+            let kept = UInt64(max(0, database.allocatedBytes(ofEpoch: before.producer.ready.epoch)))
+            if kept &+ found.length > SpoolProducer.mostBytes(found.length) { return .unsettled }
+        }
         var work = try BaseWork(database, epoch, start: nil)
         let table = try EpochFiles.open(database, epoch)
         guard try work.copy(source, table: table, deadline: deadline, isStored) else { return .more }
@@ -149,12 +159,12 @@ public struct SpoolBuilder: ~Copyable {
     // MARK: - An epoch of its own
 
     private borrowing func propose(
-        _ control: borrowing Descriptor, _ before: SpoolControl, _ found: SourceState, _ deadline: MonotonicTime?,
+        _ control: borrowing Descriptor, _ before: SpoolControl, _ found: SourceState, _ deadline: MonotonicTime?, _ most: Int64,
         _ isStored: (Int, Fingerprint) -> Bool
     ) throws(SystemError) -> Outcome {
         guard try isAtRest(found) else { return .unsettled }
         let epoch = try database.unusedEpoch(after: before, parity: 0)
-        try makeRoom(control, before, length: found.length, for: epoch)
+        guard try makeRoom(control, before, length: found.length, for: epoch, removing: most) else { return .more }
         var work = try BaseWork(database, epoch, start: found)
         guard try work.copy(source, table: nil, deadline: deadline, isStored) else { return .more }
 
@@ -182,10 +192,11 @@ public struct SpoolBuilder: ~Copyable {
 
     /// S2, where no transaction comes to see to it: removes what nobody needs; then, while another full snapshot would be
     /// too much, gives up the oldest epoch, ready or not. All of them are of states that the file has left.
+    /// False: that would be to remove more than `removing` bytes at a time.
     private borrowing func makeRoom(
-        _ control: borrowing Descriptor, _ before: SpoolControl, length: UInt64, for epoch: UInt64
-    ) throws(SystemError) {
-        try database.removeEpochs(except: before.neededEpochs.union([epoch]))
+        _ control: borrowing Descriptor, _ before: SpoolControl, length: UInt64, for epoch: UInt64, removing: Int64
+    ) throws(SystemError) -> Bool {
+        guard try database.removeEpochs(except: before.neededEpochs.union([epoch]), atMost: removing) else { return false }
         // Tables, and whole blocks of small files.
         let most = 4 * length + length / 256 + 131_072
         for other in try database.epochs().sorted() where other < epoch {
@@ -193,14 +204,16 @@ public struct SpoolBuilder: ~Copyable {
             for number in try database.epochs() where number != epoch {
                 standing &+= UInt64(max(0, database.allocatedBytes(ofEpoch: number)))
             }
-            if standing <= most { return }
-            guard let now = try SpoolControl.read(control.fd, path: database.controlPath) else { return }
+            if standing <= most { return true }
+            if database.allocatedBytes(ofEpoch: other) > removing { return false }
+            guard let now = try SpoolControl.read(control.fd, path: database.controlPath) else { return true }
             // Before anything of it goes: whoever can't read it sees why.
             var record = now.builder
             record.distrusted = max(record.distrusted, other)
             try SpoolControl.write(record, control.fd, path: database.controlPath)
-            try Files.removeTree(database.epochPath(other))
+            try Removal.tree(database.epochPath(other))
         }
+        return true
     }
 
     /// Nobody writes, nothing is half written, and the last write is long enough

@@ -105,8 +105,15 @@ public struct SpoolControl: Sendable {
     public var producer = ProducerRecord()
     public var builder = BuilderRecord()
     public var copier = CopierRecord()
+    /// When one of them was last written, by the clock that runs from boot on: nobody sets it, and all processes have the same.
+    public private(set) var written = MonotonicTime(nanoseconds: 0)
 
     public init() {}
+
+    /// For how long nothing has been spooled or stored, in seconds; nil: nothing ever was.
+    public func idleSeconds(at now: MonotonicTime) -> Double? {
+        written.nanoseconds == 0 ? nil : now.seconds(since: written)
+    }
 
     /// Whether the builder's record announces an epoch that the producer hasn't entered, and still may.
     public var hasProposal: Bool {
@@ -182,10 +189,10 @@ extension SpoolControl {
     static let producerOffset = 0
     static let builderOffset = 1024
     static let copierOffset = 2048
-    /// The first word of each record is the check over the others.
-    static let producerWords = 12 + 2 * SourceState.words
-    static let builderWords = 9 + SourceState.words
-    static let copierWords = 7
+    /// The first word of each record is the check over the others, the last one says when it was written: ns since boot.
+    static let producerWords = 13 + 2 * SourceState.words
+    static let builderWords = 10 + SourceState.words
+    static let copierWords = 8
 
     /// Reads the page at `fd`; nil where a record stays torn or isn't one.
     static func read(_ fd: Int32, path: @autoclosure () -> String) throws(SystemError) -> SpoolControl? {
@@ -238,6 +245,8 @@ extension SpoolControl {
         copier.retired = c[3]
         copier.lastSuccess = c[4]
         copier.everywhere = SpoolPoint(c[5], c[6])
+        let last = max(p[Self.producerWords - 1], b[Self.builderWords - 1], c[Self.copierWords - 1])
+        written = MonotonicTime(nanoseconds: last)
         return true
     }
 
@@ -309,6 +318,7 @@ extension SpoolControl {
             buffer.initialize(repeating: 0)
             let base = buffer.baseAddress.unsafelyUnwrapped
             fill(base)
+            base[words - 1] = MonotonicTime.now.nanoseconds
             base[0] = check(base, words)
             return vrn_pwrite(fd, base, words * 8, Int64(offset))
         }

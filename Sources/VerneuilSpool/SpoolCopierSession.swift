@@ -150,30 +150,42 @@ public final class SpoolCopierSession: Sendable {
         let source = try Descriptor(database.path, O_RDONLY)
         if try SourceLocks.isBeingWritten(source.fd, path: database.path) { return }
         guard let now = try records(), now.isCurrentWhole, now.isCurrentTrusted else { return }
-        for epoch in later where !now.neededEpochs.contains(epoch) { try Files.removeTree(database.epochPath(epoch)) }
+        for epoch in later where !now.neededEpochs.contains(epoch) { try Removal.tree(database.epochPath(epoch)) }
     }
 
     /// Removes the database's directory: its file is gone, or another one is at its path.
     /// Producers that still have it open see the mark, and make a new one. False where a builder is at work: nothing is removed.
+    ///
+    /// - Parameter manifestName: of what was uploaded from its path: the manifest that is kept of it goes as well, unless another file
+    ///   is spooled at that path.
     @discardableResult
-    public func retire() throws(SystemError) -> Bool {
+    public func retire(manifestName: String? = nil) throws(SystemError) -> Bool {
         let builder = try database.spool.open("\(database.directory)/builder.lock")
         if vrn_ofd_lock(builder.fd, Int16(F_WRLCK), 0, 0) == -EAGAIN { return false }
+        // First: once the directory has no name, nobody comes back for it.
+        if let manifestName, try otherNames().allSatisfy({ $0 == Files.lastComponent(of: database.directory) }) {
+            try Files.remove(database.spool.tapPath(manifestName))
+        }
         var record = try records()?.copier ?? CopierRecord()
         record.retired = 1
         try SpoolControl.write(record, control.fd, path: database.controlPath)
         let away = Files.temporaryName(beside: database.directory)
         try Files.rename(database.directory, to: away)
-        try Files.removeTree(away)
+        try Removal.tree(away)
         // Nothing else was ever at this path: what is known of its manifest goes as well, and the lock's name last.
         let parent = database.pathDirectory
-        var others = try Files.list(parent).filter { !$0.hasPrefix(".tmp.") }
-        others.removeAll { $0 == "copier.lock" || $0 == "hurry" || $0.hasPrefix("lineage.") || $0.hasPrefix("takeover.") }
-        if others.isEmpty {
+        if try otherNames().isEmpty {
             for name in try Files.list(parent) where name != "copier.lock" { try Files.remove("\(parent)/\(name)") }
             try Files.remove(database.copierLockPath)
             _ = vrn_rmdir(parent)
         }
         return true
+    }
+
+    /// What is in the path's directory, beside what is known of its manifest.
+    private func otherNames() throws(SystemError) -> [String] {
+        try Files.list(database.pathDirectory).filter { name in
+            !(name.hasPrefix(".tmp.") || name == "copier.lock" || name == "hurry" || name.hasPrefix("lineage.") || name.hasPrefix("takeover."))
+        }
     }
 }

@@ -95,11 +95,14 @@ public struct SpoolDatabase: Sendable, Hashable {
     }
 
     /// Moves a retired directory out of the way, in case its remover died. True where that name is free now.
-    func replaceRetired() throws(SystemError) -> Bool {
+    ///
+    /// - Parameter most: bytes that are removed at once; what is larger is left to a sweep.
+    func replaceRetired(removing most: Int64) throws(SystemError) -> Bool {
         guard let records = try control(), records.copier.retired != 0 else { return true }
-        let away = Files.temporaryName(beside: directory)
+        let isSmall = most == .max || allocatedBytes() <= most
+        let away = Removal.abandonedName(beside: directory)
         let r = vrn_rename(directory, away)
-        if r == 0 { try? Files.removeTree(away) }
+        if r == 0 && isSmall { try? Removal.tree(away) }
         return r == 0 || r == -ENOENT
     }
 
@@ -138,14 +141,6 @@ public struct SpoolDatabase: Sendable, Hashable {
 
     private func isUsed(_ epoch: UInt64) -> Bool {
         vrn_access("\(epochPath(epoch))/table", F_OK) == 0 || vrn_access("\(epochPath(epoch))/base", F_OK) == 0
-    }
-
-    /// Removes all epochs but those in `keep`, and those after `keep`'s largest.
-    func removeEpochs(except keep: Set<UInt64>) throws(SystemError) {
-        let newest = keep.max() ?? 0
-        for epoch in try epochs() where epoch < newest && !keep.contains(epoch) {
-            try Files.removeTree(epochPath(epoch))
-        }
     }
 
     /// Whether `error` says that some epoch's files can't be read, now or later: they are damaged, or are not there. Not that

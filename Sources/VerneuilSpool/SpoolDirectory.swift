@@ -10,7 +10,7 @@ import VerneuilSystem
 //
 // BOOT is derived from the kernel's boot id: what another boot left may be a
 // torn part of what was written (nothing here is ever synced), so nobody can
-// even name it, and whoever comes first removes it.
+// even name it, and whoever comes first removes it, when nobody waits for that.
 
 /// The spooling directory: what stands between commits and uploads. Holds no
 /// credential, and is its owner's alone unless configured otherwise (S8). Safe from any thread and process.
@@ -41,14 +41,24 @@ public struct SpoolDirectory: Sendable, Hashable {
 
     /// Makes the directories and removes what other boots left.
     public func prepare() throws(SystemError) {
+        try makeDirectories()
+        try removeOtherBoots()
+    }
+
+    /// What there must be before anything is spooled. Takes no time, whatever is in the directory.
+    public func makeDirectories() throws(SystemError) {
         try make(root)
         try make(boot)
         try make("\(boot)/databases")
         try make("\(boot)/manifests")
+    }
+
+    /// Removes what other boots left. That may be four times each database, and take as long as that takes.
+    public func removeOtherBoots() throws(SystemError) {
         let mine = Files.lastComponent(of: boot)
         for name in try Files.list(root) where name.hasPrefix(Self.prefix) && name != mine {
             // Another user's leftovers may not be ours to remove; they are never read in any case.
-            try? Files.removeTree("\(root)/\(name)")
+            try? Removal.tree("\(root)/\(name)")
         }
     }
 
@@ -129,11 +139,12 @@ public struct SpoolDirectory: Sendable, Hashable {
         return found
     }
 
-    /// Whether `name` is a temporary one (`Files.temporaryName`) of a process that is gone; or, since processes of other
-    /// pid namespaces look like that as well and those whose pid was reused don't, is an hour old.
+    /// Whether `name` is a temporary one (`Files.temporaryName`) of a process that is gone, or nobody's (`Removal.abandonedName`); or,
+    /// since processes of other pid namespaces look like that as well and those whose pid was reused don't, is an hour old.
     static func isLeftover(_ name: String, in directory: String) -> Bool {
         let parts = name.split(separator: ".")
         guard name.hasPrefix(".tmp."), parts.count == 3, let pid = pid_t(parts[1]) else { return false }
+        if pid == 0 { return true }
         if kill(pid, 0) != 0 && vrn_errno() == ESRCH { return true }
         let status = (try? Files.status("\(directory)/\(name)", followLinks: false)) ?? nil
         return status.map { $0.changed.seconds < wallClock().seconds - 3600 } ?? false
@@ -149,7 +160,7 @@ public struct SpoolDirectory: Sendable, Hashable {
         sweep("\(boot)/manifests") { try? Files.remove($0) }
         for database in (try? databases()) ?? [] { database.sweep() }
         for mangled in (try? Files.list("\(boot)/databases")) ?? [] {
-            sweep("\(boot)/databases/\(mangled)") { try? Files.removeTree($0) }
+            sweep("\(boot)/databases/\(mangled)") { try? Removal.tree($0) }
         }
     }
 

@@ -44,9 +44,13 @@ public final class SpoolProducer: @unchecked Sendable {
     private let page = UnsafeMutableRawPointer.allocate(byteCount: SpoolControl.pageSize, alignment: 8)
     /// Each transaction asks for it: not to be made anew.
     private let controlPath: String
+    /// Bytes that a transaction removes at most.
+    private let removable: Int64
 
-    public init(_ database: SpoolDatabase) {
+    /// - Parameter removable: bytes of old epochs that a transaction removes at most.
+    public init(_ database: SpoolDatabase, removable: Int64 = SpoolDatabase.removedWithinCommit) {
         self.database = database
+        self.removable = removable
         controlPath = database.controlPath
     }
 
@@ -68,6 +72,8 @@ public final class SpoolProducer: @unchecked Sendable {
         public var chunks: Int
         /// Whether the snapshot has all its chunks; false: a builder has to run.
         public var isWhole: Bool
+        /// What was given up for room is too much for a transaction to remove: a builder has to run.
+        public var leavesOldEpochs = false
     }
 
     // MARK: - Reading
@@ -101,7 +107,7 @@ public final class SpoolProducer: @unchecked Sendable {
                 forget()
                 if !make { return nil }
                 // Whoever retired it is about to move it away; until then there is nowhere to spool.
-                if vrn_access(database.controlPath, F_OK) == 0, try !database.replaceRetired() { return nil }
+                if vrn_access(database.controlPath, F_OK) == 0, try !database.replaceRetired(removing: removable) { return nil }
                 continue
             }
             // Damaged: not something that a crash can leave. Start over beside it.
@@ -178,8 +184,8 @@ public final class SpoolProducer: @unchecked Sendable {
             if baseIsWhole && record.ready <= copied && current.point > copied {
                 record.ready = current.point
                 record.readyState = current.state
-                // The ready snapshot was all that kept an older epoch.
-                record.otherBytes = 0
+                // The ready snapshot was all that kept an older epoch, unless a transaction has left some to a builder.
+                if record.otherBytes > 0 { record.otherBytes = try database.removeEpochs(before: current.point.epoch, atMost: 0) }
             }
             record.otherBytes &+= leftBehind
         } else {
@@ -254,7 +260,7 @@ public final class SpoolProducer: @unchecked Sendable {
         let count = Chunk.count(forLength: state.length)
 
         let dirty = changed(state.length)
-        try makeRoom(length: state.length, chunks: dirty.count, epoch)
+        let leavesOldEpochs = try makeRoom(length: state.length, chunks: dirty.count, epoch)
 
         let sequence = record.begun
         let pinned: UInt64? = record.ready > copied && record.ready.epoch == epoch.number ? record.ready.sequence : nil
@@ -297,7 +303,7 @@ public final class SpoolProducer: @unchecked Sendable {
         // R5: last of all, the record.
         try write()
         known = state
-        return Staged(point: record.staged, state: state, chunks: staged, isWhole: baseIsWhole)
+        return Staged(point: record.staged, state: state, chunks: staged, isWhole: baseIsWhole, leavesOldEpochs: leavesOldEpochs)
     }
 
     /// Neighbouring chunks whose entries are read and written together.
@@ -369,7 +375,7 @@ public final class SpoolProducer: @unchecked Sendable {
     // MARK: - Bounds (S2)
 
     /// What may stand for a database of this length, so that less than four times as much does with tables and small files.
-    private static func mostBytes(_ length: UInt64) -> UInt64 { length / 2 * 7 }
+    static func mostBytes(_ length: UInt64) -> UInt64 { length / 2 * 7 }
 
     private static func roundedUp(_ length: UInt64) -> UInt64 {
         UInt64(Chunk.count(forLength: length)) &* UInt64(Chunk.size)
@@ -377,20 +383,30 @@ public final class SpoolProducer: @unchecked Sendable {
 
     /// An epoch's own data is at most three times the database: two places a
     /// chunk, and the full snapshot. What can exceed the bound is what stands in
-    /// older epochs, for a ready snapshot or because nobody has removed it yet: it is given up.
-    private func makeRoom(length: UInt64, chunks: Int, _ epoch: EpochFiles) throws(SystemError) {
-        guard record.otherBytes > 0 else { return }
+    /// older epochs, for a ready snapshot or because nobody has removed it yet: it is given up, and removed by this
+    /// transaction where that is soon done. True: it isn't, and stands.
+    private func makeRoom(length: UInt64, chunks: Int, _ epoch: EpochFiles) throws(SystemError) -> Bool {
+        guard record.otherBytes > 0 else { return false }
         let coming = UInt64(chunks) * UInt64(Chunk.size)
         let base = baseIsWhole ? basePoolBytes : length
-        guard record.poolBytes &+ base &+ record.otherBytes &+ coming > Self.mostBytes(length) else { return }
+        guard record.poolBytes &+ base &+ record.otherBytes &+ coming > Self.mostBytes(length) else { return false }
         if record.ready.epoch != epoch.number {
             record.ready = .none
             try write()
         }
-        for other in try database.epochs() where other < epoch.number {
-            try Files.removeTree(database.epochPath(other))
+        record.otherBytes = try database.removeEpochs(before: epoch.number, atMost: removable)
+        if record.otherBytes == 0 { return false }
+        // A builder removes it before it does anything else. Until one comes, it gives way to what is written.
+        let basePool = try Files.status("\(database.epochPath(epoch.number))/base.pool")
+        let standing = (basePool?.allocated ?? 0) > 0 ? base : 0
+        let all = record.poolBytes &+ standing &+ record.otherBytes &+ coming
+        // The rest is tables.
+        let most = 4 * length - length / 512
+        if all > most {
+            let cut = try database.cutEpochs(before: epoch.number, by: all - most, step: UInt64(max(1, removable / 2)))
+            record.otherBytes -= min(cut, record.otherBytes)
         }
-        record.otherBytes = 0
+        return true
     }
 
     /// The database became shorter: so does what is kept of it. A longer snapshot that is ready is given up only where

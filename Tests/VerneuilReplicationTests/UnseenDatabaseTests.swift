@@ -1,5 +1,6 @@
 import CVerneuil
 import ReplicaTestSupport
+import Synchronization
 import Testing
 import VerneuilReplication
 import VerneuilSpool
@@ -8,6 +9,13 @@ import VerneuilVFS
 
 /// A copier that sees the spool and not the database: in another container, or while a volume isn't mounted.
 @Suite(.serialized) struct UnseenDatabaseTests {
+    /// The time since boot, which passes as the test says.
+    private final class Uptime: Sendable {
+        private let hours = Atomic<Int>(0)
+        func pass(hours: Int) { self.hours.store(hours, ordering: .relaxed) }
+        var now: MonotonicTime { MonotonicTime.now.advanced(seconds: Double(hours.load(ordering: .relaxed)) * 3600) }
+    }
+
     /// A database in a directory of its own, stored once.
     private struct Volume {
         let store = RecordingStore()
@@ -15,10 +23,15 @@ import VerneuilVFS
         let directory: String
         let path: String
         let spooled: SpoolDatabase
+        let uptime = Uptime()
 
         /// - Parameter isPending: one more commit is spooled, and not stored.
         init(isPending: Bool, scanInterval: Double = 3600) throws {
-            file = try ReplicatedFile([store]) { $0.scanInterval = scanInterval }
+            let uptime = self.uptime
+            file = try ReplicatedFile([store]) {
+                $0.scanInterval = scanInterval
+                $0.uptime = { uptime.now }
+            }
             directory = "\(file.directory)/volume"
             path = "\(directory)/data.db"
             try Files.makeDirectories(directory)
@@ -71,17 +84,24 @@ import VerneuilVFS
         try Files.rename(volume.directory, to: volume.directory + ".away")
         #expect(volume.file.replicator.flushAll(timeout: 30).isEmpty)
         #expect(try volume.isSpooled)
-        func age(hours: Int) {
-            let then = timeval(tv_sec: Int(wallClock().seconds) - hours * 3600, tv_usec: 0)
-            #expect(utimes("\(volume.spooled.directory)/control", [then, then]) == 0)
-        }
-        age(hours: 23)
+        volume.uptime.pass(hours: 23)
         #expect(volume.file.replicator.flushAll(timeout: 30).isEmpty)
         #expect(try volume.isSpooled)
-        age(hours: 25)
+        volume.uptime.pass(hours: 25)
         #expect(volume.file.replicator.flushAll(timeout: 30).isEmpty)
         #expect(try !volume.isSpooled)
         #expect(LogBook.lines("notice removed what was spooled", volume.path).count == 1)
+    }
+
+    // A machine without a clock of its own starts in the past; the first answer of a time server sets it years on.
+    @Test func aClockThatIsSetMakesNothingOld() throws {
+        let volume = try Volume(isPending: true)
+        try Files.rename(volume.directory, to: volume.directory + ".away")
+        let years = timeval(tv_sec: Int(wallClock().seconds) - 3 * 366 * 86_400, tv_usec: 0)
+        #expect(utimes("\(volume.spooled.directory)/control", [years, years]) == 0)
+        #expect(volume.file.replicator.flushAll(timeout: 30).map(\.path) == [volume.path])
+        #expect(try volume.isSpooled)
+        #expect(LogBook.lines("removed what was spooled", volume.path).isEmpty)
     }
 
     @Test func oneThatIsGoneIsRemovedByTheBackgroundWithAWarningWhereItsLastCommitsWereNotStored() throws {

@@ -16,7 +16,11 @@ final class ScratchDatabase {
     private let scratch = UnsafeMutableRawPointer.allocate(byteCount: SpoolProducer.scratchBytes, alignment: 4096)
     var random: SplitMix
 
-    init(seed: UInt64, length: Int, bootID: String? = nil) throws {
+    /// Bytes of old epochs that a transaction removes at most.
+    private let removable: Int64
+
+    init(seed: UInt64, length: Int, bootID: String? = nil, removable: Int64 = SpoolDatabase.removedWithinCommit) throws {
+        self.removable = removable
         random = SplitMix(state: seed)
         let directory = "/tmp/verneuil-spool-\(getpid())-\(UInt64.random(in: 0...UInt64.max))"
         try Files.makeDirectories(directory)
@@ -28,7 +32,7 @@ final class ScratchDatabase {
         let status = try file.status()
         self.file = file
         database = SpoolDatabase(spool, path: path, device: status.device, inode: status.inode)
-        producer = SpoolProducer(database)
+        producer = SpoolProducer(database, removable: removable)
         if length > 0 { try self.file.write(random.bytes(length), at: 0) }
     }
 
@@ -38,7 +42,7 @@ final class ScratchDatabase {
     }
 
     /// What another process has: nothing that this one remembers.
-    func restartProducer() { producer = SpoolProducer(database) }
+    func restartProducer() { producer = SpoolProducer(database, removable: removable) }
 
     var length: Int { Int((try? file.status().size) ?? 0) }
     func contents() throws -> [UInt8] { try file.read(count: length, at: 0) }
@@ -86,8 +90,8 @@ final class ScratchDatabase {
         }
     }
 
-    func build(slice: Double? = nil) throws -> SpoolBuilder.Outcome {
-        try SpoolBuilder(database).run(deadline: slice.map { MonotonicTime.now.advanced(seconds: $0) }) { _, _ in false }
+    func build(slice: Double? = nil, removing most: Int64 = .max) throws -> SpoolBuilder.Outcome {
+        try SpoolBuilder(database).run(deadline: slice.map { MonotonicTime.now.advanced(seconds: $0) }, removing: most) { _, _ in false }
     }
 
     /// Until the file's mtime is old enough to be told from the next write's.

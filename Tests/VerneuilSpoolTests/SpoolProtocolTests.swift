@@ -233,6 +233,8 @@ import VerneuilSystem
         _ = try db.build()
         let next = SpoolDirectory(db.spool.root, bootID: "the next boot")
         #expect(try next.databases().isEmpty)
+        try next.makeDirectories()
+        #expect(try next.databases().isEmpty)
         try next.prepare()
         #expect(try next.databases().isEmpty)
         #expect(try Files.status(db.spool.boot) == nil)
@@ -297,8 +299,9 @@ import VerneuilSystem
 
     /// As the copier's record is when `retire` has made its first step: docs/SPOOL.md, SpoolControl.swift.
     private func markAsRetired(_ db: ScratchDatabase) throws {
-        var words = [UInt64](repeating: 0, count: 7)
+        var words = [UInt64](repeating: 0, count: 8)
         words[3] = 1
+        words[7] = MonotonicTime.now.nanoseconds
         let sum = words[1...].withUnsafeBytes(FingerprintKey.directory.fingerprint)
         words[0] = sum.primary ^ sum.secondary | 1
         let control = try Descriptor("\(db.database.directory)/control", O_RDWR)

@@ -52,6 +52,8 @@ struct Arena: Sendable {
         options.passInterval = 0.01
         options.scanInterval = 0.5
         options.isParanoid = true
+        // So that these databases, which are small, are treated as large ones are.
+        options.removedWithinCommit = 100_000
         return options
     }
 }

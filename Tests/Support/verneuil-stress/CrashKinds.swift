@@ -102,6 +102,7 @@ struct CrashKinds {
         unlink spool/BOOT/databases/PATH/hurry
         unlink spool/BOOT/databases/PATH/lineage.TARGET
         unlink spool/BOOT/manifests/.tmp
+        unlink spool/BOOT/manifests/MANIFEST
         """.split(separator: "\n").map { String($0) })
 
     private var seen: Set<String> = []

@@ -41,7 +41,12 @@ struct CrashScenario {
                 try Files.writeAtomically([1, 2, 3], to: "\(old.boot)/databases/#x.db/1-2/control")
                 try Files.writeAtomically([1, 2, 3], to: "\(old.boot)/databases/#x.db/1-2/epoch.1/table")
             },
-            operate: { try $0.create() }),
+            operate: { stage in
+                try stage.create()
+                // By the background, for which no commit waits.
+                let old = SpoolDirectory(stage.arena.spool.root, bootID: "an earlier boot").boot
+                try stage.wait(for: "rid of the earlier boot's spool") { try Files.status(old) == nil }
+            }),
         CrashScenario(name: "commit", setUp: created, approach: open, operate: { try $0.commit() }),
         CrashScenario(
             name: "commit-while-a-snapshot-waits",
@@ -190,6 +195,19 @@ struct CrashScenario {
                     try stage.strangerCommits()
                     try stage.commit()
                 }
+                try stage.flush()
+            }),
+        CrashScenario(
+            name: "epochs-are-too-large-to-remove", change: { $0.removedWithinCommit = 60_000 },
+            setUp: { stage in
+                try created(stage)
+                // A spool that is full, and a snapshot that waits in it.
+                for _ in 0..<12 { try stage.commit() }
+                try stage.strangerCommits()
+            }, approach: open,
+            operate: { stage in
+                for _ in 0..<6 { try stage.commit() }
+                stage.rest()
                 try stage.flush()
             }),
         CrashScenario(

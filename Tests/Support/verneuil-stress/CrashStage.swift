@@ -22,6 +22,7 @@ final class CrashStage {
         var options = Arena.options()
         options.workers = 0
         options.commitBudget = 5
+        options.removedWithinCommit = SpoolDatabase.removedWithinCommit
         change(&options)
         replicator = Replicator(
             spool: arena.spool, targets: (0..<targets).map { ReplicationTarget(arena.store($0)) }, options: options,

@@ -275,11 +275,12 @@ final class TargetCopier: @unchecked Sendable {
 
     /// A snapshot that stands and can't be read: a full one is made of the database itself.
     private func replaceUnreadable(_ error: SystemError) {
-        guard !didReplaceUnreadable, database.isUnreadable(error) else { return }
+        // While a builder is at work, nobody can be told: the next pass tries again.
+        guard !didReplaceUnreadable, database.isUnreadable(error), copier.takeFullSnapshot() else { return }
+        didReplaceUnreadable = true
         logger.error(
             "the spool doesn't hold what it should; taking a full snapshot",
             metadata: ["database": "\(database.path)", "error": "\(error)"])
-        didReplaceUnreadable = copier.takeFullSnapshot()
     }
 
     private func overtaken() -> Outcome {

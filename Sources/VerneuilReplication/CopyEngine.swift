@@ -18,6 +18,7 @@ final class CopyEngine: @unchecked Sendable {
     private var copiers: [SpoolDatabase: DatabaseCopier] = [:]
     private var notices: [SpoolDatabase: CommitNotice] = [:]
     private var queues: [TargetQueue] = []
+    private var isFirstScan = true
     /// Of each target what it was given lately, by any of the databases.
     private let recent: [RecentChunks]
 
@@ -119,7 +120,7 @@ final class CopyEngine: @unchecked Sendable {
 
     /// Finds what no commit of this process told: other processes' leftovers, databases that lag, and those that are gone.
     func scan() {
-        try? replicator.spool.removeOtherBoots()
+        removeOtherBoots()
         guard let databases = try? replicator.spool.databases() else { return }
         replicator.spool.sweep()
         var lagging: [(database: SpoolDatabase, since: UInt64)] = []
@@ -137,6 +138,15 @@ final class CopyEngine: @unchecked Sendable {
             let present = Set(databases)
             for (database, copier) in copiers where !present.contains(database) && !copier.isHeld { copiers[database] = nil }
         }
+    }
+
+    /// Once: they leave nothing more. Before there are full snapshots of this boot, which need the room.
+    private func removeOtherBoots() {
+        let isFirst = lock.withLock {
+            defer { isFirstScan = false }
+            return isFirstScan
+        }
+        if isFirst { try? replicator.spool.removeOtherBoots() }
     }
 
     private func noteLag(_ database: SpoolDatabase, _ records: SpoolControl) {

@@ -263,8 +263,8 @@ let package = Package(
         .testTarget(
             name: "VerneuilCoreTests",
             dependencies: [
-                "VerneuilCore", "VerneuilVFS", "VerneuilReplica", "VerneuilStore", "VerneuilSystem", "CVerneuil",
-                "FormatTestSupport", "ProductSupport", "TestServers",
+                "VerneuilCore", "VerneuilVFS", "VerneuilReplication", "VerneuilReplica", "VerneuilStore", "VerneuilFormat",
+                "VerneuilSystem", "CVerneuil", "FormatTestSupport", "ProductSupport", "TestServers",
             ],
             swiftSettings: swiftSettings, linkerSettings: zstd),
         // These run what was built: nothing of it is linked into the tests.
@@ -303,7 +303,7 @@ let package = Package(
             ],
             path: "Tests/Support/VFSTestSupport", swiftSettings: swiftSettings),
         .executableTarget(
-            name: "vfs-tool", dependencies: ["VFSTestSupport", "CVerneuil", "CSQLite"],
+            name: "vfs-tool", dependencies: ["VFSTestSupport", "VerneuilStore", "VerneuilSystem", "CVerneuil", "CSQLite"],
             path: "Tests/Support/vfs-tool", swiftSettings: swiftSettings, linkerSettings: zstd),
         .testTarget(
             name: "VerneuilVFSTests",

@@ -21,6 +21,7 @@ public final class Engine: Sendable {
     public let replicas: ReplicaEnvironment
     /// nil where replication is off.
     public let replicator: Replicator?
+    private let fillers: [CacheFiller]
     /// Replicas that connections with settings of their own have open.
     var registry: ReplicaRegistry { registries.value { ReplicaRegistry(replicas) } }
     private let registries = ProcessLocal<ReplicaRegistry>()
@@ -37,15 +38,20 @@ public final class Engine: Sendable {
         replicas = ReplicaEnvironment(
             caches: caches, stores: stores, policy: configuration.snapshotLoading,
             tempDirectory: configuration.temporaryDirectory, tap: { spool?.tap($0) })
-        let publish: @Sendable (Fingerprint, [UInt8]) -> Void = { fingerprint, bytes in
-            for cache in caches where !cache.isReadOnly { cache.publish(fingerprint, bytes) }
-        }
+        let fillers = caches.filter { !$0.isReadOnly }.map { CacheFiller($0) }
+        let publish: @Sendable (Fingerprint, [UInt8]) -> Void = { for filler in fillers { filler.add($0, $1) } }
+        self.fillers = fillers
         replicator = spool.map {
             Replicator(
                 spool: $0, targets: stores.map { ReplicationTarget($0) }, options: ReplicationOptions(configuration),
                 logger: Logger(label: "verneuil.replication"),
-                didStoreChunk: caches.allSatisfy(\.isReadOnly) ? nil : publish)
+                didStoreChunk: fillers.isEmpty ? nil : publish)
         }
+    }
+
+    /// Waits until caches have what was uploaded, for two seconds each at most: for a program that ends now.
+    public func finishCaches() {
+        for filler in fillers { filler.finish(within: 2) }
     }
 
     private static func stores(_ configuration: Configuration) throws(ConfigurationError) -> [any ObjectStore] {

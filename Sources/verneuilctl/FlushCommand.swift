@@ -51,12 +51,12 @@ struct FlushCommand: Tool {
             throw Failure("\(spoolingDirectory) is no directory: give the replication_spooling_dir of the programs that write")
         }
         try configuration.setSpoolingDirectory(spoolingDirectory)
-        if watch {
-            let watcher = SpoolWatcher(interval: interval ?? 1, stopTimeout: stopTimeout ?? 20)
-            guard let replicator = try Engine(configuration).replicator else { return }
-            return try watcher.run(replicator)
-        }
-        guard let replicator = try Engine(configuration).replicator else { return }
+        // Before the engine: it blocks signals for the threads that come.
+        let watcher = watch ? SpoolWatcher(interval: interval ?? 1, stopTimeout: stopTimeout ?? 20) : nil
+        let engine = try Engine(configuration)
+        guard let replicator = engine.replicator else { return }
+        defer { engine.finishCaches() }
+        if let watcher { return try watcher.run(replicator) }
         let failed = replicator.flushAll()
         guard failed.isEmpty else {
             for failure in failed { Terminal.complain("\(failure.path): \(failure.reason)") }

@@ -44,7 +44,9 @@ struct SyncCommand: Tool {
             try configuration.setSpoolingDirectory(directory)
         }
         if optimize { try DatabaseOptimizer.run(path) }
-        guard let replicator = try Engine(configuration).replicator else { return }
+        let engine = try Engine(configuration)
+        guard let replicator = engine.replicator else { return }
+        defer { engine.finishCaches() }
         if let reason = replicator.sync(path: path, takeOver: takeOver) { throw Failure("\(source) is not stored: \(reason)") }
         try Terminal.print(DatabaseName(host: nil, path: path).manifestName)
     }

@@ -229,18 +229,26 @@ public final class ChunkSource: @unchecked Sendable {
 
     // MARK: Base chunks
 
+    /// Fingerprints don't compress: of a list that unpacks to more than so many times its length, next to all chunks are the same.
+    private static let mostExpansion = 256
+
     /// The bytes of a manifest's base chunk (FORMAT 6.2), verified. Waits for the network.
-    /// - Parameter limit: bytes, decompressed, that it may have.
-    public func baseChunk(_ fingerprint: Fingerprint, limit: Int) throws(ReplicaError) -> [UInt8] {
+    /// - Parameters:
+    ///   - limit: bytes, decompressed, that it may have in any case.
+    ///   - most: the same where the store does have so much: a body of a few KiB shall not make hundreds of MiB of itself.
+    public func baseChunk(_ fingerprint: Fingerprint, limit: Int, most: Int = 0) throws(ReplicaError) -> [UInt8] {
+        let most = max(limit, most)
         var attempts: [FetchError.Attempt] = []
-        if let bytes = lookInCaches(fingerprint, length: nil, limit: limit, &attempts) { return bytes }
+        if let bytes = lookInCaches(fingerprint, length: nil, limit: most, &attempts) { return bytes }
         for store in stores {
-            // An incompressible body is a little longer than its content.
-            let get = GetRequest(.chunks, fingerprint.chunkName, limit: limit + limit / 128 + 1024)
-            let answer = Self.body(of: Result { () throws(StoreError) in try store.get(get) })
-            switch answer {
+            var answer = Self.getBase(fingerprint, limit, store)
+            if case .failure(let error) = answer, error.kind == .tooLarge, most > limit {
+                answer = Self.getBase(fingerprint, most, store)
+            }
+            switch Self.body(of: answer) {
             case .success(let body):
                 do throws(FormatError) {
+                    let limit = max(limit, min(most, Self.mostExpansion * body.count))
                     let bytes = try Body.decode(body, limit: limit) { FingerprintKey.chunk.fingerprint($0) == fingerprint }
                     for cache in caches { cache.publish(fingerprint, bytes) }
                     return bytes
@@ -252,6 +260,14 @@ public final class ChunkSource: @unchecked Sendable {
             }
         }
         throw .fetch(FetchError(object: "base chunk \(fingerprint.chunkName)", attempts: attempts))
+    }
+
+    private static func getBase(
+        _ fingerprint: Fingerprint, _ limit: Int, _ store: any ObjectStore
+    ) -> Result<GetResult, StoreError> {
+        // An incompressible body is a little longer than its content.
+        let get = GetRequest(.chunks, fingerprint.chunkName, limit: limit + limit / 128 + 1024)
+        return Result { () throws(StoreError) in try store.get(get) }
     }
 
     // MARK: Answers of stores

@@ -164,7 +164,7 @@ public struct ManifestSource: Sendable {
         _ stored: StoredManifest, base: inout (name: Fingerprint, bytes: [UInt8])?
     ) throws(ReplicaError) -> Manifest {
         if let name = stored.baseChunk, base?.name != name {
-            base = (name, try chunks.baseChunk(name, limit: Self.baseLimit(stored)))
+            base = (name, try chunks.baseChunk(name, limit: Self.baseLimit(stored), most: stored.maximumBaseLength))
         }
         do throws(FormatError) {
             return try stored.resolved(base: stored.baseChunk == nil ? nil : base?.bytes)
@@ -178,9 +178,9 @@ public struct ManifestSource: Sendable {
         return try resolve(stored, base: &base)
     }
 
-    /// The most that a base chunk may unpack to, in bytes. What it has beyond
-    /// the list is ignored, but a database may have shrunk since its base was
-    /// made: four times the list, and at least what a database of 64 GiB has.
+    /// What a base chunk usually has at most, in bytes: four times the list, and at least what a database of 64 GiB has.
+    /// What it has beyond the list is ignored, but the original may go on with the base of a database that has shrunk
+    /// to next to nothing: up to the format's limit, it is only looked at more closely.
     private static func baseLimit(_ stored: StoredManifest) -> Int {
         let list = 16 * Chunk.count(forLength: stored.length)
         return min(stored.maximumBaseLength, (16 << 20) + 4 * list)

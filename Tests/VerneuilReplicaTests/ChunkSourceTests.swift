@@ -5,6 +5,7 @@ import Testing
 import VerneuilFormat
 import VerneuilReplica
 import VerneuilStore
+import VerneuilSystem
 
 @Suite struct ChunkSourceTests {
     private let store = MemoryStore("first")
@@ -173,6 +174,37 @@ import VerneuilStore
         }
         print("300 MiB of zeros in \(bomb.count) bytes: \(chunk >> 10) KiB as a chunk, \(base >> 10) KiB as a base chunk")
         #expect(chunk < 8 << 20 && base < 64 << 20)
+    }
+
+    /// FORMAT 6.2: what a longer base chunk has in excess is ignored. The original goes on with a base of long ago, after a
+    /// database has shrunk.
+    @Test(arguments: [true, false]) func aBaseChunkMayBeLongerThanTheListByFar(isRandom: Bool) throws {
+        let scratch = try Scratch()
+        let database = [UInt8](repeating: 7, count: 3 * Chunk.size)
+        let writer = StoreWriter(path: "/a.db", stores: [store])
+        var manifest = try writer.store(database)
+        // 20 MiB, of a database of 80 GiB: of fingerprints, which don't compress, or of a file with more holes than content.
+        var generator = SeededGenerator(seed: 20)
+        let words = (0..<(20 << 20) / 8).map { isRandom || $0 % 50 == 0 ? generator.next() : 0 }
+        let base = words.map(\.littleEndian).withUnsafeBytes { [UInt8]($0) }
+        let name = try put(base, in: [store])
+        manifest.baseChunk = name
+        try store.put(PutRequest(.manifests, writer.manifestName, manifest.encoded(base: words)))
+        let cache = CacheDirectory(local: scratch.file("cache"), shards: 1, capacity: 10)
+        for caches in [[], [cache], [cache]] {
+            let chunks = ChunkSource(caches: caches, stores: [store])
+            let manifests = ManifestSource(chunks: chunks)
+            let stored = try manifests.fetch(.manifest(name: writer.manifestName)).manifest
+            #expect(stored.baseChunk == name)
+            _ = store.takeLog()
+            #expect(try manifests.resolve(stored).chunks == manifest.chunks)
+            let out = scratch.file("out.db")
+            _ = try Restore(manifests.resolve(stored), from: chunks).write(to: out)
+            #expect(try Files.read(out) == database)
+            try Files.remove(out)
+        }
+        // The last time, the cache had it.
+        #expect(!store.takeLog().contains(name.chunkName))
     }
 
     @Test func aBaseChunkIsVerifiedAndBounded() throws {

@@ -17,7 +17,8 @@ import VerneuilSystem
 /// - *No locks.* Every operation is one that the kernel makes atomic (rename,
 ///   unlink, utimensat), and each is right whatever others do between them. Two
 ///   processes that evict at once choose the same victims.
-/// - *Bounded.* Each shard holds capacity / num_shards files. Whoever adds a
+/// - *Bounded.* Each shard holds capacity / num_shards files; where that is less than one, all shards together hold
+///   `capacity`, as one queue. Whoever adds a
 ///   file looks, with probability p, whether the shard has grown beyond that,
 ///   and evicts. However many processes add files, the overshoot is
 ///   geometric with mean 1/p; p is chosen so that twice the capacity is reached
@@ -33,8 +34,10 @@ public final class CacheDirectory: Sendable {
     public let path: String
     public let isReadOnly: Bool
     private let shards: UInt64
-    /// Files per shard.
+    /// Files per queue.
     private let capacity: Int
+    /// Whether a queue is one shard, or all of them.
+    private let hasQueuePerShard: Bool
     /// What to clean of earlier boots' directories; nil where none are made.
     private let parent: String?
 
@@ -46,14 +49,16 @@ public final class CacheDirectory: Sendable {
     /// A cache to read and write.
     /// - Parameters:
     ///   - shards: subdirectories; at least 1. All who share a cache must agree on it.
-    ///   - capacity: about how many files to keep; at least one per shard is.
+    ///   - capacity: about how many files to keep; at least one is.
     ///   - appendInstanceID: whether to use a subdirectory named by this boot.
     public init(local directory: String, shards: Int, capacity: Int, appendInstanceID: Bool = true) {
         path = appendInstanceID ? "\(directory)/\(Host.bootID())" : directory
         parent = appendInstanceID ? directory : nil
         isReadOnly = false
-        self.shards = UInt64(max(1, shards))
-        self.capacity = max(1, (max(1, capacity) + max(1, shards) - 1) / max(1, shards))
+        let (shards, capacity) = (max(1, shards), max(1, capacity))
+        self.shards = UInt64(shards)
+        hasQueuePerShard = capacity >= shards
+        self.capacity = hasQueuePerShard ? (capacity + shards - 1) / shards : capacity
     }
 
     /// A cache that somebody else fills.
@@ -62,6 +67,7 @@ public final class CacheDirectory: Sendable {
         parent = nil
         isReadOnly = true
         self.shards = UInt64(max(1, shards))
+        hasQueuePerShard = true
         capacity = 0
     }
 
@@ -144,25 +150,29 @@ public final class CacheDirectory: Sendable {
         } catch {
             return
         }
-        if Double.random(in: 0..<1) < 16 / Double(capacity) { trim(directory) }
+        if Double.random(in: 0..<1) < 16 / Double(capacity) { trim(hasQueuePerShard ? [directory] : allShards()) }
     }
 
-    /// Evicts what a shard has in excess, in about the order of last use.
-    private func trim(_ directory: String) {
-        let fd = vrn_open(directory, O_RDONLY | O_DIRECTORY, 0)
-        guard fd >= 0, let names = try? Files.list(directory) else { return }
-        let opened = Descriptor(owning: fd, path: directory)
+    /// Directories of those that are there.
+    private func allShards() -> [String] {
+        ((try? Files.list(path)) ?? []).filter { UInt64($0, radix: 16).map { $0 < shards } ?? false }.map { "\(path)/\($0)" }
+    }
+
+    /// Evicts what these shards have in excess together, in about the order of last use.
+    private func trim(_ directories: [String]) {
         let now = wallClock()
-        var files: [(name: String, mtime: Int64, wasRead: Bool)] = []
-        files.reserveCapacity(names.count)
-        for name in names {
-            var st = stat()
-            guard vrn_fstatat(opened.fd, name, &st) == 0 else { continue }
-            let (atime, mtime) = Self.times(st)
-            if name.hasPrefix(".tmp.") {
-                if mtime / 1_000_000_000 < now.seconds - Self.temporaryLifetime { _ = vrn_unlinkat(opened.fd, name) }
-            } else {
-                files.append((name, mtime, atime > mtime))
+        var files: [(path: String, mtime: Int64, wasRead: Bool)] = []
+        for directory in directories {
+            for name in (try? Files.list(directory)) ?? [] {
+                let path = "\(directory)/\(name)"
+                var st = stat()
+                guard vrn_lstat(path, &st) == 0 else { continue }
+                let (atime, mtime) = Self.times(st)
+                if name.hasPrefix(".tmp.") {
+                    if mtime / 1_000_000_000 < now.seconds - Self.temporaryLifetime { _ = vrn_unlink(path) }
+                } else {
+                    files.append((path, mtime, atime > mtime))
+                }
             }
         }
         var excess = files.count - capacity
@@ -171,15 +181,15 @@ public final class CacheDirectory: Sendable {
         let end = now.nanosecondsSince1970
         for file in files where excess > 0 {
             if file.wasRead {
-                _ = vrn_set_times(opened.fd, file.name, end, end)
+                _ = vrn_set_times(AT_FDCWD, file.path, end, end)
             } else {
-                _ = vrn_unlinkat(opened.fd, file.name)
+                _ = vrn_unlink(file.path)
                 excess -= 1
             }
         }
         // All of them were read since: the queue has come round, the oldest go.
         for file in files where excess > 0 && file.wasRead {
-            _ = vrn_unlinkat(opened.fd, file.name)
+            _ = vrn_unlink(file.path)
             excess -= 1
         }
     }

@@ -141,10 +141,21 @@ import VerneuilSystem
         #expect(survivors == kept.count)
     }
 
-    @Test func aCapacityBelowTheShardsStillCachesOneEach() {
-        let cache = local(shards: 10, capacity: 1)
-        for i in 0..<200 { cache.publish(chunk(i).fingerprint, chunk(i).bytes) }
-        #expect(files().count <= 20 && files().count >= 5)
+    /// At most twice the capacity, also where there are more shards than that.
+    @Test(arguments: [(10, 1), (100, 20), (100, 99), (100, 101)])
+    func aCapacityBelowTheShardsIsKept(shards: Int, capacity: Int) {
+        let cache = local(shards: shards, capacity: capacity)
+        let chunks = (0..<(capacity < 50 ? 200 : 500)).map(chunk)
+        var most = 0
+        for (i, (bytes, fingerprint)) in chunks.enumerated() {
+            cache.publish(fingerprint, bytes)
+            if i % 20 == 19 { most = max(most, files().count) }
+        }
+        let found = files().count
+        #expect(most <= 2 * capacity && found >= (capacity + 1) / 2, "\(most) at most, \(found) in the end")
+        // Who only reads knows nothing of the capacity.
+        let reader = readOnly(shards: shards)
+        #expect(chunks.filter { reader.read($0.fingerprint, length: $0.bytes.count) != nil }.count == found)
     }
 
     @Test func deadWritersFilesAreRemoved() throws {

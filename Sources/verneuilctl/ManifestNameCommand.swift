@@ -29,6 +29,8 @@ struct ManifestNameCommand: Tool {
     }
 
     func perform(_ context: Context) throws {
+        // Nothing of it is needed here, but whoever scripts this hears of a bad one with the first command (docs/CONFIGURATION.md).
+        _ = try context.configuration()
         let name = DatabaseName(host: hostname, path: source)
         try Terminal.print(
             json

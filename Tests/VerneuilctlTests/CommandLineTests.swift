@@ -57,6 +57,20 @@ import Testing
         #expect(!here.exists("store"))
     }
 
+    /// Also where a command would have no use for it.
+    @Test(arguments: [
+        ["restore", "--source-path", "app.db", "--out", "r.db"], ["manifest", "app.db"], ["manifest-name", "app.db"], ["flush", "spool"],
+        ["sync", "app.db"], ["shell", "--source-path", "app.db", "--", "SELECT 1"], ["verify", "--all"], ["doctor"], ["status", "spool"],
+    ])
+    func noCommandRunsWithAConfigurationThatCantBeUsed(words: [String]) throws {
+        try here.write([], to: "spool/file")
+        #expect(try here.sqlite("app.db", "CREATE TABLE t(x)").status == 0)
+        let program = try Program.run(
+            [Products.verneuilctl()] + words, environment: ["VERNEUIL_CONFIG": "@/nonexistent/verneuil.json"], directory: here.path)
+        #expect(program.status == 1 && program.output.isEmpty, "\(program)")
+        #expect(program.errors.contains("no configuration file \"/nonexistent/verneuil.json\""), "\(program)")
+    }
+
     @Test func configurationComesFromAnOptionBeforeOrAfterTheCommand() throws {
         try here.write(Array(here.configuration().utf8), to: "v.json")
         #expect(try here.sqlite("app.db", "CREATE TABLE t(x)").status == 0)

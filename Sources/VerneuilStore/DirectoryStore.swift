@@ -303,7 +303,11 @@ public final class DirectoryStore: ObjectStore {
         let deadline = MonotonicTime.now.advanced(seconds: 5)
         while true {
             let r = vrn_flock(lock.fd, kind | LOCK_NB)
-            if r == 0 { return try body() }
+            if r == 0 {
+                // Not by close(2) alone: a child that was forked meanwhile has the same lock open, for as long as it lives.
+                defer { _ = vrn_flock(lock.fd, LOCK_UN) }
+                return try body()
+            }
             if r != -EWOULDBLOCK && r != -EINTR {
                 throw .system(SystemError("flock", lock.path, -r))
             }

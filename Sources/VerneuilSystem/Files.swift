@@ -118,12 +118,14 @@ public enum Files {
         }
         defer { closedir(dir) }
         var names: [String] = []
-        while let entry = readdir(dir) {
+        var code: Int32 = 0
+        while let entry = vrn_readdir(dir, &code) {
             let name = withUnsafePointer(to: &entry.pointee.d_name) {
                 $0.withMemoryRebound(to: CChar.self, capacity: Int(NAME_MAX) + 1) { String(cString: $0) }
             }
             if name != "." && name != ".." { names.append(name) }
         }
+        if code != 0 { throw SystemError("readdir", path, code) }
         return names
     }
 

@@ -54,6 +54,15 @@
   return r_ < 0 ? -(T)errno : r_
 
 static inline int vrn_errno(void) { return errno; }
+
+// NULL at the end, with *error 0, and where the directory can't be read on.
+static inline struct dirent *vrn_readdir(DIR *directory, int *error) {
+  struct dirent *entry;
+  errno = 0;
+  entry = readdir(directory);
+  *error = entry == NULL ? errno : 0;
+  return entry;
+}
 static inline void vrn_set_errno(int e) { errno = e; }
 
 /// open(2) with O_CLOEXEC, never answering descriptors 0 to 2: a stray printf

@@ -18,6 +18,7 @@
 //   effect=1    ... but is made first: an error that comes too late
 //   short=K     reads and writes are cut to K bytes, 0 included
 //   kill=before|after   SIGKILL, before or after the call is made
+//   fork=1      a child is forked before the call, which does nothing and lives as long as the thread that called
 //   log=FILE    a line for each matching call: NUMBER CALL PATH [DETAIL] RESULT,
 //               with " !" at its end where it was acted on
 //
@@ -25,7 +26,7 @@
 // fsync, fdatasync, lock (fcntl F_SETLK and F_OFD_SETLK, with or without
 // waiting), getlk, fcntl (the rest of it), flock, fstat, stat, lstat, access,
 // unlink (unlinkat), rename (renameat), link (linkat), symlink, mkdir, rmdir,
-// readlink, getcwd, opendir, utimens, chmod, fchmod, fchown, fgetxattr, fsetxattr,
+// readlink, getcwd, opendir, readdir, utimens, chmod, fchmod, fchown, fgetxattr, fsetxattr,
 // fremovexattr, getrandom, fallocate, copy_file_range, mmap, close. And pthread_create, only where `calls` names it.
 //
 // Counting is per process and goes on in forked children; threads share it. A plan
@@ -46,6 +47,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -65,6 +67,7 @@ static struct {
   int effect;
   long shorten; // bytes, -1: not
   int kill;     // 0, 'b' or 'a'
+  int fork;
   int log;      // descriptor, -1: none
 } plan = {.log = -1};
 
@@ -122,6 +125,8 @@ static void set(const char *key, const char *value) {
     plan.times = number(value);
   } else if (strcmp(key, "effect") == 0) {
     plan.effect = number(value) != 0;
+  } else if (strcmp(key, "fork") == 0) {
+    plan.fork = number(value) != 0;
   } else if (strcmp(key, "short") == 0) {
     plan.shorten = number(value);
   } else if (strcmp(key, "errno") == 0) {
@@ -265,6 +270,13 @@ static int before(const call_t *c) {
   if (plan.kill == 'b') {
     report(c, 0, 0);
     kill(getpid(), SIGKILL);
+  }
+  if (plan.fork && fork() == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    // Its parent may have gone before.
+    for (int i = 0; i < 60 && getppid() != 1; i++)
+      sleep(1);
+    _exit(0);
   }
   return plan.error != 0 && !plan.effect;
 }
@@ -530,6 +542,8 @@ HOOK(int, utimensat, (int dir, const char *path, const struct timespec times[2],
      "utimens", -1, ON_AT)
 HOOK(ssize_t, readlink, (const char *path, char *p, size_t n), (path, p, n), "readlink", -1, ON_PATH)
 HOOK(DIR *, opendir, (const char *path), (path), "opendir", NULL, ON_PATH)
+HOOK(struct dirent *, readdir, (DIR * d), (d), "readdir", NULL, path_of(dirfd(d), c.path))
+HOOK(struct dirent64 *, readdir64, (DIR * d), (d), "readdir", NULL, path_of(dirfd(d), c.path))
 HOOK(char *, getcwd, (char *p, size_t n), (p, n), "getcwd", NULL, (void)0)
 HOOK(ssize_t, getrandom, (void *p, size_t n, unsigned flags), (p, n, flags), "getrandom", -1, (void)0,
      DETAIL("%zu", n);

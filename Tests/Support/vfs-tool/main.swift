@@ -15,9 +15,14 @@
 //   faults PLAN                 -                    of faultio, where it is preloaded
 //   replicate SPOOL             CODE                 the VFS `verneuil`, replicating: see ReplicationInstallation
 //   workload VFS DIRECTORY PLAN OUTCOME...           see FaultWorkload
+//   list PATH                   NAME... or error and its text
+//   store-prepare PATH          - or error           a directory store
+//   store-put PATH KEY TAG      TAG or error         a manifest there; an empty TAG: without a condition
 import CSQLite
 import CVerneuil
 import VFSTestSupport
+import VerneuilStore
+import VerneuilSystem
 
 struct Tool {
     private var files: [String: RawFile] = [:]
@@ -76,6 +81,18 @@ struct Tool {
             return ["\(ReplicationInstallation.install(spool: id))"]
         case ("workload", 4):
             return FaultWorkload.run(vfs: id, in: words[2], plan: words[3])
+        case ("list", 2):
+            do throws(SystemError) { return try Files.list(id) } catch { return ["error", "\(error)"] }
+        case ("store-prepare", 2):
+            do throws(StoreError) { try DirectoryStore(path: id).prepare() } catch { return ["error", "\(error)"] }
+            return ["-"]
+        case ("store-put", 4):
+            let condition = words[3].isEmpty ? PutCondition.always : .ifTag(words[3])
+            do throws(StoreError) {
+                return [try DirectoryStore(path: id).put(PutRequest(.manifests, words[2], [1, 2, 3], condition: condition))]
+            } catch {
+                return ["error", "\(error)"]
+            }
         default: break
         }
         return ["what?"] + words

@@ -20,6 +20,7 @@
 #define _GNU_SOURCE 1
 #endif
 #include "vrn_fork.h"
+#include "vrn_held.h"
 #include "vrn_system.h"
 
 static const long longest_wait = 1000000000; // nanoseconds
@@ -81,9 +82,11 @@ static void before_fork(void) {
   while (inside > own && pthread_cond_timedwait(&left, &mutex, &end) == 0) {
   }
   vrn_file_before_fork();
+  vrn_held_before_fork();
 }
 
 static void after_fork_in_parent(void) {
+  vrn_held_after_fork_in_parent();
   vrn_file_after_fork_in_parent();
   set_forking(vrn_forking - 1);
   if (vrn_forking == 0)
@@ -94,6 +97,7 @@ static void after_fork_in_parent(void) {
 static void after_fork_in_child(void) {
   // First: what opens files below would pass the gate, for which the mutex is held.
   set_forking(0);
+  vrn_held_after_fork_in_child();
   vrn_file_after_fork_in_child();
   inside = place == INSIDE;
   __atomic_store_n(&vrn_reseed, 1, __ATOMIC_RELAXED);

@@ -78,8 +78,8 @@ public struct SpoolBuilder: ~Copyable {
         _ deadline: MonotonicTime?, _ openIsDead: Bool, _ most: Int64, _ isStored: (Int, Fingerprint) -> Bool
     ) throws(SystemError) -> Outcome? {
         let control = try database.makeControl()
-        let lock = try database.spool.open("\(database.directory)/builder.lock")
-        if vrn_ofd_lock(lock.fd, Int16(F_WRLCK), 0, 0) == -EAGAIN { return .busy }
+        guard let lock = try database.builderLock() else { return .busy }
+        defer { extendLifetime(lock) }
 
         guard let records = try SpoolControl.read(control.fd, path: database.controlPath) else {
             // Damaged: not something that a crash can leave. Start over beside it.
@@ -255,8 +255,8 @@ extension SpoolDatabase {
     /// Declares the newest snapshot, and all before it, wrong: the next transaction
     /// or builder takes a full one. False where a builder is at work just now: call again later.
     public func distrust() throws(SystemError) -> Bool {
-        let lock = try spool.open("\(directory)/builder.lock")
-        if vrn_ofd_lock(lock.fd, Int16(F_WRLCK), 0, 0) == -EAGAIN { return false }
+        guard let lock = try builderLock() else { return false }
+        defer { extendLifetime(lock) }
         guard let control = try openControl(), let records = try SpoolControl.read(control.fd, path: controlPath) else {
             return true
         }

@@ -19,29 +19,24 @@ import VerneuilSystem
 /// Exclusive access to one database's spool for uploading. Ends when it goes away, also by the process's death.
 public final class SpoolCopierSession: Sendable {
     public let database: SpoolDatabase
-    private let lock: Descriptor
+    private let lock: FileLock
     private let control: Descriptor
 
     /// nil where another copier is at work, or nothing is spooled.
     public static func open(_ database: SpoolDatabase) throws(SystemError) -> SpoolCopierSession? {
         guard let control = try database.openControl() else { return nil }
         let path = database.copierLockPath
-        let lock = try database.spool.open(path)
-        if vrn_ofd_lock(lock.fd, Int16(F_WRLCK), 0, 0) == -EAGAIN { return nil }
+        guard let lock = try FileLock(database.spool.open(path)) else { return nil }
         // The last one to retire a database at this path removes the lock's file: that one, held, excludes nobody.
-        guard let named = try Files.status(path), try lock.status().inode == named.inode else { return nil }
+        guard let named = try Files.status(path), try lock.file.status().inode == named.inode else { return nil }
         return SpoolCopierSession(database: database, lock: lock, control: control)
     }
 
-    private init(database: SpoolDatabase, lock: consuming Descriptor, control: consuming Descriptor) {
+    private init(database: SpoolDatabase, lock: consuming FileLock, control: consuming Descriptor) {
         self.database = database
         self.lock = lock
         self.control = control
     }
-
-    /// The lock goes by itself with the last descriptor of it. But a child that was forked meanwhile has one as well,
-    /// and may live long: so it is given back in so many words.
-    deinit { _ = vrn_ofd_lock(lock.fd, Int16(F_UNLCK), 0, 0) }
 
     public func records() throws(SystemError) -> SpoolControl? {
         try SpoolControl.read(control.fd, path: database.controlPath)
@@ -145,8 +140,8 @@ public final class SpoolCopierSession: Sendable {
         let newest = before.neededEpochs.max() ?? 0
         let later = try database.epochs().filter { $0 > newest }
         if later.isEmpty { return }
-        let builder = try database.spool.open("\(database.directory)/builder.lock")
-        if vrn_ofd_lock(builder.fd, Int16(F_WRLCK), 0, 0) == -EAGAIN { return }
+        guard let builder = try database.builderLock() else { return }
+        defer { extendLifetime(builder) }
         let source = try Descriptor(database.path, O_RDONLY)
         if try SourceLocks.isBeingWritten(source.fd, path: database.path) { return }
         guard let now = try records(), now.isCurrentWhole, now.isCurrentTrusted else { return }
@@ -160,8 +155,8 @@ public final class SpoolCopierSession: Sendable {
     ///   is spooled at that path.
     @discardableResult
     public func retire(manifestName: String? = nil) throws(SystemError) -> Bool {
-        let builder = try database.spool.open("\(database.directory)/builder.lock")
-        if vrn_ofd_lock(builder.fd, Int16(F_WRLCK), 0, 0) == -EAGAIN { return false }
+        guard let builder = try database.builderLock() else { return false }
+        defer { extendLifetime(builder) }
         // First: once the directory has no name, nobody comes back for it.
         if let manifestName, try otherNames().allSatisfy({ $0 == Files.lastComponent(of: database.directory) }) {
             try Files.remove(database.spool.tapPath(manifestName))

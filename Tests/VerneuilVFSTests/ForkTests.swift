@@ -21,6 +21,7 @@ import VerneuilSystem
     @Test(arguments: [
         "children_leave_the_parents_replication_alone", "children_replicate_databases_of_their_own", "multiprocessing_pool",
         "forks_while_replication_is_at_work", "child_that_closes_what_is_flushed_on_close",
+        "children_that_live_keep_nobody_from_a_full_snapshot", "child_of_a_parent_that_was_killed_while_uploading",
     ])
     func `Replication goes on in parent and child`(_ name: String) throws {
         try run("replication_cases.py", name)

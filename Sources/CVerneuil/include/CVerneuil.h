@@ -8,6 +8,7 @@
 #include "vrn_process.h"
 #include "vrn_sqlite.h"
 #include "vrn_file.h"
+#include "vrn_held.h"
 #include "vrn_umash.h"
 #include "vrn_replica.h"
 #include "vrn_snapshot.h"

@@ -226,6 +226,83 @@ def forks_during_a_full_snapshot():
     assert sorted(times)[15] < 0.08, times
 
 
+def sleeping_child():
+    return in_child(lambda: time.sleep(600))
+
+
+def end(pids):
+    for pid in pids:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+
+
+def children_that_live_keep_nobody_from_a_full_snapshot():
+    """A child has a descriptor of all that was open at the fork; a lock that it keeps would be nobody's for as long as it lives."""
+    c = connect()
+    c.execute("CREATE TABLE t(a)")
+    os.truncate(PATH, 3 << 29)
+    c.execute("INSERT INTO t VALUES(1)")
+    deadline = time.monotonic() + 60
+    while not any("base.new" in names for _, _, names in os.walk(os.path.join(DIRECTORY, "spool"))):
+        assert time.monotonic() < deadline, "no full snapshot begins"
+        time.sleep(0.001)
+    children = []
+    for _ in range(10):
+        children.append(sleeping_child())
+        time.sleep(0.01)
+    assert any("base.new" in names for _, _, names in os.walk(os.path.join(DIRECTORY, "spool"))), "the full snapshot is done"
+    try:
+        start = time.monotonic()
+        flush(c)
+        assert time.monotonic() - start < 60
+    finally:
+        end(children)
+
+
+def child_of_a_parent_that_was_killed_while_uploading():
+    """The parent's lock of copiers ends with the parent, whatever descriptors its child has."""
+    hole = socket.create_server(("127.0.0.1", 0), backlog=256)
+    configure(unreachable(hole))
+    ready, go = os.pipe()
+
+    def parent():
+        load()
+        c = connect()
+        c.execute("CREATE TABLE t(a)")
+        c.execute("INSERT INTO t VALUES(1)")
+        uploads = []
+        hole.settimeout(60)
+        uploads.append(hole.accept())
+        os.write(go, b"%d\n" % sleeping_child())
+        time.sleep(600)
+
+    pid = in_child(parent)
+    child = int(os.read(ready, 100))
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    try:
+        configure({"directory": {"path": os.path.join(DIRECTORY, "store")}})
+        load()
+        c = connect()
+        start = time.monotonic()
+        flush(c)
+        assert time.monotonic() - start < 60
+        assert replica("SELECT count(*) FROM t") == "1"
+    finally:
+        os.kill(child, 9)
+
+
+def unreachable(hole):
+    """A store that takes requests and answers none."""
+    os.environ.update(AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b", AWS_EC2_METADATA_DISABLED="true")
+    return {
+        "s3": {
+            "region": "us-east-1", "endpoint": f"http://127.0.0.1:{hole.getsockname()[1]}", "chunk_bucket": "c",
+            "manifest_bucket": "m", "domain_addressing": False,
+        }
+    }
+
+
 def links():
     """A database is replicated under its own name, whichever links led to it; under each of its names, where it has several."""
     os.mkdir(os.path.join(DIRECTORY, "real"))
@@ -291,7 +368,6 @@ ENDS = {
 
 
 def exit_with_uploads_in_flight():
-    """A store that takes requests and answers none."""
     hole = socket.create_server(("127.0.0.1", 0), backlog=256)
     accepted = []
     came = threading.Event()
@@ -305,15 +381,7 @@ def exit_with_uploads_in_flight():
             came.set()
 
     threading.Thread(target=accept, daemon=True).start()
-    configure(
-        {
-            "s3": {
-                "region": "us-east-1", "endpoint": f"http://127.0.0.1:{hole.getsockname()[1]}", "chunk_bucket": "c",
-                "manifest_bucket": "m", "domain_addressing": False,
-            }
-        }
-    )
-    os.environ.update(AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b", AWS_EC2_METADATA_DISABLED="true")
+    configure(unreachable(hole))
     for name, end in ENDS.items():
         path = os.path.join(DIRECTORY, f"{name}.db")
         code = (
@@ -384,7 +452,7 @@ def child_that_closes_what_is_flushed_on_close():
     assert said[0] == b"" and b"not everything is stored" in said[1], said
 
 
-if CASE != "exit_with_uploads_in_flight":
+if CASE not in ("exit_with_uploads_in_flight", "child_of_a_parent_that_was_killed_while_uploading"):
     without = CASE == "child_that_closes_what_is_flushed_on_close"
     configure(None if without else {"directory": {"path": os.path.join(DIRECTORY, "store")}})
     if CASE != "forks_while_threads_begin":

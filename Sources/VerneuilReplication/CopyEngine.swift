@@ -121,11 +121,23 @@ final class CopyEngine: @unchecked Sendable {
     /// Finds what no commit of this process told: other processes' leftovers, databases that lag, and those that are gone.
     func scan() {
         removeOtherBoots()
-        guard let databases = try? replicator.spool.databases() else { return }
+        let databases: [SpoolDatabase]
+        do throws(SystemError) {
+            databases = try replicator.spool.databases(unreadable: replicator.noteUnreadable)
+        } catch {
+            return replicator.noteUnreadable(error)
+        }
         replicator.spool.sweep()
         var lagging: [(database: SpoolDatabase, since: UInt64)] = []
         for database in databases {
-            guard let records = (try? database.control()) ?? nil else { continue }
+            let records: SpoolControl
+            do throws(SystemError) {
+                guard let found = try database.control() else { continue }
+                records = found
+            } catch {
+                replicator.noteUnreadable(error)
+                continue
+            }
             noteLag(database, records)
             lagging.append((database, records.pendingSince ?? .max))
             if !records.isCurrentWhole || !records.isCurrentTrusted { requestBuild(database) }

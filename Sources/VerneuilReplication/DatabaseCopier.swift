@@ -132,7 +132,9 @@ final class DatabaseCopier: @unchecked Sendable {
     /// Keeps the manifest of a snapshot that a target has now, unless another one had a newer one before. Under the copier's lock.
     func keepTap(_ point: SpoolPoint, _ body: [UInt8]) {
         shared.withLock {
-            if point < tapped { return }
+            // Other processes', too.
+            let newest = database.targetRecords().values.map(\.stored).max() ?? .none
+            if point < max(tapped, newest) { return }
             do throws(SystemError) {
                 try database.spool.setTap(manifestName, body)
                 tapped = point

@@ -60,7 +60,7 @@ final class ManifestFence {
     /// Looks, before anything is uploaded, whether the manifest may be written. No request where the tag is known.
     /// - Parameter isRepeat: the last one may have vanished, which is known then, and no surprise.
     func prepare(_ mark: WriterMark, _ ctime: FileTime, isRepeat: Bool, _ urgency: Urgency) throws {
-        lineage = database.lineage(target.identifier)
+        lineage = try database.lineage(target.identifier)
         inherited = nil
         isTakingOver = database.isTakeoverRequested(target.identifier)
         if isTakingOver {
@@ -92,7 +92,7 @@ final class ManifestFence {
             }) {
             case .success(let tag):
                 lineage.tag = tag.isEmpty ? nil : tag
-                lineage.noteStored(body)
+                lineage.noteStored(body, ctime)
                 return try keep()
             case .failure(let error) where error.kind == .conditionUnsupported:
                 lineage.isUnguarded = true
@@ -142,7 +142,7 @@ final class ManifestFence {
         if let body, theirs == body {
             // An earlier try of ours went through, and its answer was lost.
             lineage.tag = tag.isEmpty ? nil : tag
-            lineage.noteStored(theirs)
+            lineage.noteStored(theirs, ctime)
             return .always
         }
         if body == nil { inherited = theirs }
@@ -180,7 +180,7 @@ final class ManifestFence {
     /// be lost. So where the store honours conditions, the bytes that are there are written again on condition that
     /// nobody else has written. Under the copier's lock.
     func keepAlive(_ mark: WriterMark) throws -> Life {
-        lineage = database.lineage(target.identifier)
+        lineage = try database.lineage(target.identifier)
         guard lineage.fencedBy.isEmpty, lineage.tag != nil || lineage.kept != nil else { return .young }
         let now = options.clock()
         let due = Int64(Patrol.due(options, hash: FingerprintKey.mangling.primary(Array(key.utf8)))) * 3600
@@ -199,9 +199,12 @@ final class ManifestFence {
         let found = try target.store.get(GetRequest(.manifests, key, limit: 1 << 30, urgency: .background))
         guard case .found(let body, let tag) = found else { throw vanished() }
         if tag != lineage.tag {
-            let writer = Writer(body)
-            // Else ours, and its answer was lost.
-            if writer.mark?.file != mark.file && !lineage.hasSent(body) { throw fence(writer, tag) }
+            switch Self.judge(body, lineage, mark) {
+            // Its answer was lost, or it came through another spooling directory.
+            case nil: break
+            case .foreign(let writer): throw fence(writer, tag)
+            case .vanished, .older: throw vanished()
+            }
         }
         let condition: PutCondition = tag.isEmpty ? .always : .ifTag(tag)
         let put = PutRequest(.manifests, key, body, condition: condition, urgency: .background)
@@ -237,36 +240,44 @@ final class ManifestFence {
     /// nil, or what is there instead. Changes nothing, needs no lock.
     static func verify(
         _ database: SpoolDatabase, _ target: ReplicationTarget, key: String, _ mark: WriterMark, _ urgency: Urgency
-    ) throws(StoreError) -> Instead? {
-        let lineage = database.lineage(target.identifier)
+    ) throws -> Instead? {
+        let lineage = try database.lineage(target.identifier)
         switch try target.store.get(GetRequest(.manifests, key, limit: 1 << 30, unlessTag: lineage.tag, urgency: urgency)) {
         case .notModified: return nil
         case .missing: return .vanished
-        case .found(let theirs, _):
-            let writer = Writer(theirs)
-            if writer.mark?.file == mark.file || lineage.hasSent(theirs) { return nil }
-            return .foreign("\(writer)")
+        case .found(let theirs, _): return judge(theirs, lineage, mark)
         }
+    }
+
+    /// What stands where ours should. nil: ours, or a newer one of the same file.
+    private static func judge(_ body: [UInt8], _ lineage: Lineage, _ mark: WriterMark) -> Instead? {
+        if lineage.hasSent(body) { return nil }
+        let writer = Writer(body)
+        guard writer.mark?.file == mark.file else { return .foreign(writer) }
+        // A bucket that was set back, or a late PUT of a process that is gone to a store that knows no conditions.
+        return lineage.changed.map { writer.ctime < $0 } ?? false ? .older(writer) : nil
     }
 
     enum Instead: CustomStringConvertible {
         case vanished
-        case foreign(String)
+        case older(Writer)
+        case foreign(Writer)
         var description: String {
             switch self {
             case .vanished: "\(Vanished())"
+            case .older(let writer): "an older manifest stands there: \(writer)"
             case .foreign(let writer): "another machine has written the manifest: \(writer)"
             }
         }
     }
 
     /// What a manifest says of who wrote it.
-    private struct Writer: CustomStringConvertible {
+    struct Writer: CustomStringConvertible {
         var program: String
-        var mark: WriterMark?
-        var ctime = FileTime(seconds: 0, nanoseconds: 0)
+        fileprivate var mark: WriterMark?
+        fileprivate var ctime = FileTime(seconds: 0, nanoseconds: 0)
 
-        init(_ body: [UInt8]) {
+        fileprivate init(_ body: [UInt8]) {
             do throws(FormatError) {
                 let manifest = try StoredManifest(decoding: body)
                 program = String(decoding: manifest.generatedBy, as: UTF8.self)

@@ -50,7 +50,7 @@ final class PatrolRound {
         } catch {
             return failed("\(error)")
         }
-        if !database.lineage(target.identifier).fencedBy.isEmpty { return .fenced }
+        if !fence.lineage.fencedBy.isEmpty { return .fenced }
         switch patrol.walk() {
         case .idle(let seconds, let touched):
             metrics.touches.increment(by: touched)

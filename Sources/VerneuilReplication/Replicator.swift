@@ -232,6 +232,12 @@ public final class Replicator: @unchecked Sendable {
         }
     }
 
+    /// Part of the spool, or all of it; whoever noticed goes on with the rest and comes again.
+    func noteUnreadable(_ error: SystemError) {
+        guard isNews(error) else { return }
+        logger.error("the spool can't be read; what stands there is not uploaded", metadata: ["error": "\(error)"])
+    }
+
     /// Nobody can tell from here whether the database is still there.
     func noteUnseen(_ database: SpoolDatabase, _ reason: String) {
         let process = self.process

@@ -23,12 +23,18 @@ final class SnapshotUpload: @unchecked Sendable {
 
     /// The manifest is written once more.
     private let isRepeat: Bool
+    /// When whoever waits for it gives up; nil: nobody does.
+    private let deadline: MonotonicTime?
 
     /// What the target is known to have: its chunks, and when each was stored or touched.
     private var list: [Fingerprint]
     private var hours: [UInt16]
     /// By fingerprint, for chunks that are elsewhere in the file now. Made with the first need.
-    private lazy var known = Dictionary(zip(list, hours)) { ChunkAges.age($0, at: now) ?? .max < ChunkAges.age($1, at: now) ?? .max ? $0 : $1 }
+    private lazy var known = Dictionary(zip(list + confirmed.left.map(\.chunk), hours + confirmed.left.map(\.hour))) {
+        ChunkAges.age($0, at: now) ?? .max < ChunkAges.age($1, at: now) ?? .max ? $0 : $1
+    }
+    /// Chunks that it has without a manifest of them.
+    private let confirmed: ConfirmedChunks
     private let now: UInt16
     /// Of chunks whose place in the list doesn't tell.
     private var newHours: [Int: UInt16] = [:]
@@ -48,9 +54,17 @@ final class SnapshotUpload: @unchecked Sendable {
         }
     }
 
+    /// Not all of it was sent in time. What was is remembered.
+    struct OutOfTime: Error, CustomStringConvertible {
+        var done: Int
+        var total: Int
+        var description: String { "out of time with \(done) of \(total) chunks sent; the rest is sent in the background" }
+    }
+
     init(
         _ snapshot: StagedSnapshot, _ database: SpoolDatabase, _ target: ReplicationTarget, _ replicator: Replicator,
-        fence: ManifestFence, recent: RecentChunks, isRepeat: Bool, urgency: @escaping () -> Urgency, progress: @escaping (Int, Int) -> Void,
+        fence: ManifestFence, recent: RecentChunks, isRepeat: Bool, forgets: Bool, deadline: MonotonicTime?,
+        urgency: @escaping () -> Urgency, progress: @escaping (Int, Int) -> Void,
         didPutManifest: @escaping ([UInt8]) -> Void
     ) {
         self.snapshot = snapshot
@@ -60,13 +74,16 @@ final class SnapshotUpload: @unchecked Sendable {
         self.fence = fence
         self.recent = recent
         self.isRepeat = isRepeat
+        self.deadline = deadline
         self.urgency = urgency
         self.progress = progress
         self.didPutManifest = didPutManifest
         mark = WriterMark(replicator.options.identity, device: snapshot.state.device, inode: snapshot.state.inode)
-        list = database.storedChunks(target.identifier) ?? []
+        // By the spool alone it can't be forgotten: the file may be one that can't be removed.
+        list = forgets ? [] : database.storedChunks(target.identifier) ?? []
         hours = ChunkAges(database, target.identifier, list: list).hours
         now = ChunkAges.hour(replicator.options.clock())
+        confirmed = ConfirmedChunks(database, target.identifier, chunks: snapshot.chunks.count, hour: now, forgets: forgets)
     }
 
     /// - Throws: StoreError, Gap, ManifestFence's errors, SystemError.
@@ -86,6 +103,7 @@ final class SnapshotUpload: @unchecked Sendable {
             }
             try database.setStoredChunks(target.identifier, stored)
             try ChunkAges.write(database, target.identifier, list: stored, hours: ages)
+            ConfirmedChunks.remove(database, target.identifier)
         } catch {
             // Costs uploads later, and nothing else.
             replicator.noteFailure(database, error)
@@ -94,7 +112,7 @@ final class SnapshotUpload: @unchecked Sendable {
 
     /// Nothing is known since this machine started, and a manifest of before stands in the store.
     private func goOn(from body: [UInt8]) throws {
-        guard let before = StoredBefore(manifest: body, on: target.store, urgency()) else { return }
+        guard let before = try StoredBefore(manifest: body, on: target.store, urgency(), replicator.logger) else { return }
         list = before.list
         hours = before.hours
         requests += before.requests
@@ -154,6 +172,10 @@ final class SnapshotUpload: @unchecked Sendable {
         let teller = Teller(wanted.count > replicator.options.uploadWindow ? wanted.count : nil, progress)
         ParallelLoop.run(wanted.count, helpers: helpers) { [self, wanted] turn in
             if window.failure != nil { return false }
+            if let deadline, MonotonicTime.now >= deadline {
+                window.note(OutOfTime(done: window.done, total: wanted.count))
+                return false
+            }
             let index = wanted[turn]
             do throws(SystemError) {
                 guard let bytes = try snapshot.chunk(index) else {
@@ -162,6 +184,7 @@ final class SnapshotUpload: @unchecked Sendable {
                 }
                 put(bytes, snapshot.chunks[index], window)
                 teller.tell(window.done)
+                saveConfirmed()
                 return true
             } catch {
                 window.note(error)
@@ -169,7 +192,14 @@ final class SnapshotUpload: @unchecked Sendable {
             }
         }
         _ = window.drain { teller.tell(window.done) }
-        if let failure = window.failure { throw failure }
+        guard let failure = window.failure else { return }
+        saveConfirmed(isLast: true)
+        throw failure
+    }
+
+    private func saveConfirmed(isLast: Bool = false) {
+        // Without, they are sent again, and that is all.
+        do throws(SystemError) { try confirmed.save(isLast: isLast) } catch { replicator.noteFailure(database, error) }
     }
 
     /// Touches what may be gone, so that no manifest refers to it unseen. Answers which chunks have to be sent.
@@ -185,6 +215,7 @@ final class SnapshotUpload: @unchecked Sendable {
                 let indexes = doubtful[chunk] ?? []
                 if try answer.get() {
                     recent.insert(chunk)
+                    confirmed.note(chunk)
                 } else if let index = indexes.first(where: snapshot.isSpooled) {
                     missing.append(index)
                 } else {
@@ -227,10 +258,11 @@ final class SnapshotUpload: @unchecked Sendable {
         let urgency = urgency()
         let options = replicator.options
         window.enter(bytes: body.count, limit: urgency == .background ? options.backgroundWindow : options.uploadWindow)
-        target.store.put(PutRequest(.chunks, fingerprint.chunkName, body, urgency: urgency)) { [recent] result in
+        target.store.put(PutRequest(.chunks, fingerprint.chunkName, body, urgency: urgency)) { [recent, confirmed] result in
             switch result {
             case .success:
                 recent.insert(fingerprint)
+                confirmed.note(fingerprint)
                 keep?(fingerprint, bytes)
                 window.leave(nil)
             case .failure(let error):

@@ -207,9 +207,13 @@ public struct TargetReport: Sendable {
         isUnguarded = record.isUnguarded
         if let progress = record.progress, now &- progress.at < 60_000_000_000 { self.progress = (progress.done, progress.total) }
         if let since = records?.pendingSince(after: record.stored) { lag = max(0, Double(now) - Double(since)) / 1e9 }
-        let fence = database.lineage(id).fencedBy
-        if !fence.isEmpty {
-            problems.append("fenced: \(fence); verneuilctl sync --take-over makes this machine the one")
+        do throws(SystemError) {
+            let fence = try database.lineage(id).fencedBy
+            if !fence.isEmpty {
+                problems.append("fenced: \(fence); verneuilctl sync --take-over makes this machine the one")
+            }
+        } catch {
+            problems.append("whether another machine replicates to the same name can't be read: \(error)")
         }
         guard let snapshot, lag != nil else { return }
         let stored = database.storedChunks(id) ?? []

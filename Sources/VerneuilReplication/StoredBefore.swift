@@ -1,3 +1,4 @@
+import Logging
 import VerneuilFormat
 import VerneuilSpool
 import VerneuilStore
@@ -32,8 +33,10 @@ struct StoredBefore {
     /// Touches for one LIST request, at least, that it saves.
     private static let worthList = 16
 
-    /// nil: the manifest can't be read, so that nothing can be told of it.
-    init?(manifest body: [UInt8], on store: any ObjectStore, _ urgency: Urgency) {
+    /// nil: the manifest, or its base chunk, can't be read, so that nothing can be told of it.
+    ///
+    /// - Throws: where the store is away: a later pass asks again, which costs less than sending all of it once more.
+    init?(manifest body: [UInt8], on store: any ObjectStore, _ urgency: Urgency, _ logger: Logger) throws(StoreError) {
         do {
             let stored = try StoredManifest(decoding: body)
             if let name = stored.baseChunk {
@@ -48,19 +51,29 @@ struct StoredBefore {
             for bundled in manifest.bundled { list[bundled.index] = Chunk.zeroFingerprint }
             if let name = manifest.baseChunk { list.append(name) }
             hours = [UInt16](repeating: 0, count: list.count)
+        } catch let error as StoreError where error.kind == .unavailable {
+            throw error
         } catch {
+            logger.notice(
+                "what is stored already can't be told; everything is uploaded once more",
+                metadata: ["store": "\(store.name)", "reason": "\(error)"])
             return nil
         }
-        learnAges(store, urgency)
+        do throws(StoreError) { try learnAges(store, urgency) } catch {
+            if error.kind == .unavailable { throw error }
+            logger.notice(
+                "chunks can't be listed; each is touched instead", metadata: ["store": "\(store.name)", "reason": "\(error)"])
+        }
     }
 
-    private mutating func learnAges(_ store: any ObjectStore, _ urgency: Urgency) {
+    private mutating func learnAges(_ store: any ObjectStore, _ urgency: Urgency) throws(StoreError) {
         var places: [Fingerprint: [Int]] = [:]
         for (i, chunk) in list.enumerated() where chunk != Chunk.zeroFingerprint { places[chunk, default: []].append(i) }
         var pages = places.count / Self.worthList + 1
         if places.isEmpty { return }
         var last: String?
-        while pages > 0, let page = try? store.list(.chunks, prefix: "", after: last, urgency: urgency) {
+        while pages > 0 {
+            let page = try store.list(.chunks, prefix: "", after: last, urgency: urgency)
             requests += 1
             for entry in page.entries {
                 guard let chunk = Fingerprint(chunkName: entry.key), let found = places[chunk] else { continue }

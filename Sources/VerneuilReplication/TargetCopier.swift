@@ -39,7 +39,9 @@ final class TargetCopier: @unchecked Sendable {
     private var lastLook: MonotonicTime?
     /// A record that the spool couldn't be given; nil: it has all there is to know.
     private var unwritten: TargetRecord?
+    /// The manifest is written once more, and (`forgets`) all that it refers to is sent again.
     private var repeats = false
+    private var forgets = false
     private var hurrySeen: (at: MonotonicTime, value: Bool)?
     private var patience = TargetCopier.grace
 
@@ -85,7 +87,10 @@ final class TargetCopier: @unchecked Sendable {
     /// Nothing is known to be there any more: all of it is uploaded again, even if nothing is committed.
     func forget() {
         recent.removeAll()
-        lock.withLock { repeats = true }
+        lock.withLock {
+            repeats = true
+            forgets = true
+        }
     }
 
     func note(lag seconds: Double) { metrics.lag.record(seconds) }
@@ -123,7 +128,8 @@ final class TargetCopier: @unchecked Sendable {
         return max(record.map { pacing.wait($0, at: now) } ?? 0, lock.withLock { unwritten.map { pacing.wait($0, at: now) } ?? 0 })
     }
 
-    func pass(_ urgency: Urgency) -> Outcome {
+    /// - Parameter deadline: when whoever waits for it gives up.
+    func pass(_ urgency: Urgency, deadline: MonotonicTime? = nil) -> Outcome {
         let mayPass = lock.withLock { () -> Bool in
             if isPassing { return false }
             isPassing = true
@@ -138,7 +144,7 @@ final class TargetCopier: @unchecked Sendable {
             }
         }
         do throws(SystemError) {
-            return try copier.withSession { (session) throws(SystemError) in try pass(session, urgency) }
+            return try copier.withSession { (session) throws(SystemError) in try pass(session, urgency, deadline) }
         } catch {
             let known = database.targetRecord(target.identifier) ?? TargetRecord(name: target.store.name)
             lock.withLock {
@@ -151,7 +157,7 @@ final class TargetCopier: @unchecked Sendable {
         }
     }
 
-    private func pass(_ session: SpoolCopierSession, _ urgency: Urgency) throws(SystemError) -> Outcome {
+    private func pass(_ session: SpoolCopierSession, _ urgency: Urgency, _ deadline: MonotonicTime?) throws(SystemError) -> Outcome {
         // Where it can't be read, an older snapshot might be taken for new (S7).
         let known = try database.readTargetRecord(target.identifier)
         // Another process may have sent something since this one looked, before it had the lock.
@@ -159,7 +165,8 @@ final class TargetCopier: @unchecked Sendable {
         if wait > Self.momentary { return .tooEarly(wait) }
         record = known ?? TargetRecord(name: target.store.name)
         // The one that was stored is due once more, or a newer one; never an older one (S7).
-        let isRepeat = lock.withLock { repeats } || database.isTakeoverRequested(target.identifier)
+        let forgets = lock.withLock { self.forgets }
+        let isRepeat = forgets || lock.withLock { repeats } || database.isTakeoverRequested(target.identifier)
         let found: StagedSnapshot?
         do throws(SystemError) {
             found = try session.snapshot(after: isRepeat ? record.stored.predecessor : record.stored)
@@ -174,7 +181,7 @@ final class TargetCopier: @unchecked Sendable {
         }
         let began = MonotonicTime.now
         let upload = SnapshotUpload(
-            snapshot, database, target, replicator, fence: fence, recent: recent, isRepeat: isRepeat,
+            snapshot, database, target, replicator, fence: fence, recent: recent, isRepeat: isRepeat, forgets: forgets, deadline: deadline,
             urgency: { [self] in urgency == .background && isHurried() ? .flush : urgency },
             progress: { [self] done, total in
                 record.progress = (done, total, timestamp())
@@ -219,6 +226,7 @@ final class TargetCopier: @unchecked Sendable {
         save()
         lock.withLock {
             repeats = false
+            forgets = false
             patience = Self.grace
         }
         metrics.snapshots.increment()
@@ -262,6 +270,12 @@ final class TargetCopier: @unchecked Sendable {
             noteVanished("\(failure)")
         }
         let reason = "\(failure)"
+        if failure is SnapshotUpload.OutOfTime {
+            // The store does what it can.
+            save()
+            try copier.noteProgress(session)
+            return .failed(reason, isFinal: true)
+        }
         record.error = reason
         record.lastError = timestamp()
         record.failures += 1
@@ -334,11 +348,17 @@ final class TargetCopier: @unchecked Sendable {
                 lock.broadcast()
             }
         }
-        let outcome = (try? copier.withSessionIfFree { (_) throws(SystemError) -> PatrolRound.Outcome? in
-            let round = patrol ?? PatrolRound(database, target, options, fence, metrics, logger)
-            patrol = round
-            return round.run()
-        }) ?? nil
+        let outcome: PatrolRound.Outcome?
+        do throws(SystemError) {
+            outcome = try copier.withSessionIfFree { (_) throws(SystemError) -> PatrolRound.Outcome? in
+                let round = patrol ?? PatrolRound(database, target, options, fence, metrics, logger)
+                patrol = round
+                return round.run()
+            }
+        } catch {
+            replicator.noteUnreadable(error)
+            return 60
+        }
         switch outcome {
         case .again(let seconds)?: return seconds
         case .lostChunk(let chunk)?: noteLost(chunk)
@@ -387,7 +407,7 @@ final class TargetCopier: @unchecked Sendable {
                 if tries >= 3 { return lastReason }
             }
             if now >= deadline { return "out of time; last: \(lastReason)" }
-            switch pass(.flush) {
+            switch pass(.flush, deadline: deadline) {
             case .stored(let point):
                 didUpload = point >= wanted
                 lastReason = "more was committed meanwhile"
@@ -411,12 +431,12 @@ final class TargetCopier: @unchecked Sendable {
     }
 
     /// nil: the manifest is there. Else it has to be written again, and is from the next pass on.
-    private func verify(_ mark: WriterMark) -> Result<String?, StoreError> {
-        do throws(StoreError) {
+    private func verify(_ mark: WriterMark) -> Result<String?, any Error> {
+        do {
             let reason = try ManifestFence.verify(database, target, key: copier.manifestName, mark, .flush)
             switch reason {
             case nil: return .success(nil)
-            case .vanished?: noteVanished("\(ManifestFence.Vanished())")
+            case .vanished?, .older?: noteVanished(reason.map { "\($0)" } ?? "")
             // The next pass finds out as well, and is fenced.
             case .foreign?: lock.withLock { repeats = true }
             }

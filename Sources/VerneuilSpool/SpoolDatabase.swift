@@ -55,6 +55,9 @@ public struct SpoolDatabase: Sendable, Hashable {
     /// Where copiers of any file that is, or was, at this path exclude one another: they write the same manifest.
     var copierLockPath: String { "\(Files.directory(of: directory))/copier.lock" }
 
+    /// Keeps other builders out; nil where one is at work.
+    func builderLock() throws(SystemError) -> FileLock? { try FileLock(spool.open("\(directory)/builder.lock")) }
+
     /// Removes what crashes left.
     func sweep() {
         let names = (try? Files.list(directory)) ?? []
@@ -199,9 +202,8 @@ public struct SpoolDatabase: Sendable, Hashable {
 
     /// Forgets what `target`, or every target, is believed to have.
     public func forgetStoredChunks(_ target: String? = nil) {
-        let prefix = "stored." + (target ?? "")
-        for name in (try? Files.list(directory)) ?? [] where name.hasPrefix(prefix) {
-            try? Files.remove("\(directory)/\(name)")
+        for name in (try? Files.list(directory)) ?? [] {
+            for prefix in ["stored.", "sent."] where name.hasPrefix(prefix + (target ?? "")) { try? Files.remove("\(directory)/\(name)") }
         }
     }
 }

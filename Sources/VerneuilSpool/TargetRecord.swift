@@ -6,6 +6,7 @@ import VerneuilSystem
 //
 //   DEVICE-INODE/target.ID    one database file on one target: TargetRecord, for copiers and for `status`
 //   DEVICE-INODE/ages.ID      when each chunk was stored or touched: ChunkAges
+//   DEVICE-INODE/sent.ID      what an upload has sent that didn't come to its end: ConfirmedChunks
 //   PATH/lineage.ID           the manifest's last known entity tag: Lineage. It goes by the path, as the manifest does
 //   PATH/takeover.ID          somebody said: overwrite the manifest, whoever wrote it
 //   PATH/hurry                somebody waits for an upload: whoever does it uses the fast budget
@@ -109,6 +110,8 @@ public struct Lineage: Sendable, Equatable {
     /// Fingerprints of the manifests that were sent since one was known to be stored, and of that: any of them may be there, by
     /// a process that died, or whose answer was lost, before it could write down the tag. The newest is the last.
     public private(set) var sent: [String] = []
+    /// ctime of the database as the manifest says that was known to be stored last; nil: not known.
+    public private(set) var changed: FileTime?
     public init() {}
 
     /// More than that many in a row with nothing known of any are not remembered: they are a line of text.
@@ -122,7 +125,12 @@ public struct Lineage: Sendable, Equatable {
         return true
     }
     /// It is known to be there now, and so nothing that was sent before.
-    public mutating func noteStored(_ manifest: [UInt8]) { sent = [Self.fingerprint(manifest)] }
+    ///
+    /// - Parameter changed: ctime of the database that it is of.
+    public mutating func noteStored(_ manifest: [UInt8], _ changed: FileTime) {
+        sent = [Self.fingerprint(manifest)]
+        self.changed = changed
+    }
     public func hasSent(_ manifest: [UInt8]) -> Bool { !sent.isEmpty && sent.contains(Self.fingerprint(manifest)) }
 
     private static func fingerprint(_ manifest: [UInt8]) -> String {
@@ -140,6 +148,9 @@ public struct Lineage: Sendable, Equatable {
             case "unguarded": isUnguarded = true
             case "fenced": fencedBy = String(words[1])
             case "sent": sent = words[1].split(separator: " ").map(String.init)
+            case "changed":
+                let numbers = words[1].split(separator: " ").compactMap { Int64($0) }
+                if numbers.count == 2 { changed = FileTime(seconds: numbers[0], nanoseconds: numbers[1]) }
             default: continue
             }
         }
@@ -149,6 +160,7 @@ public struct Lineage: Sendable, Equatable {
         func line(_ text: String) -> String { String(text.map { $0.isNewline ? " " : $0 }) }
         return (tag.map { "tag \(line($0))\n" } ?? "") + (kept.map { "kept \($0)\n" } ?? "") + (isUnguarded ? "unguarded yes\n" : "")
             + (fencedBy.isEmpty ? "" : "fenced \(line(fencedBy))\n") + (sent.isEmpty ? "" : "sent \(sent.joined(separator: " "))\n")
+            + (changed.map { "changed \($0.seconds) \($0.nanoseconds)\n" } ?? "")
     }
 }
 
@@ -194,9 +206,9 @@ extension SpoolDatabase {
 
     // MARK: the manifest's lineage
 
-    /// Where nothing is known, nothing is claimed.
-    public func lineage(_ target: String) -> Lineage {
-        ((try? Files.read("\(pathDirectory)/lineage.\(target)", limit: 1 << 20)) ?? nil).map(Lineage.init) ?? Lineage()
+    /// Where nothing was written, nothing is claimed. What was and can't be read is no such thing: a fence stands in it.
+    public func lineage(_ target: String) throws(SystemError) -> Lineage {
+        try Files.read("\(pathDirectory)/lineage.\(target)", limit: 1 << 20).map(Lineage.init) ?? Lineage()
     }
 
     /// Under the copier's lock.

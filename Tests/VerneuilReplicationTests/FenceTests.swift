@@ -173,6 +173,50 @@ import VerneuilSystem
         #expect(try copy.value("SELECT count(*) FROM t WHERE data='two'") == "1")
     }
 
+    /// A bucket is set back to an older version; or a store without conditions takes a late PUT of a process that is gone.
+    @Test(arguments: [true, false]) func anOlderManifestInThePlaceOfOursIsReplaced(honoursConditions: Bool) throws {
+        let store = RecordingStore(honoursConditions: honoursConditions)
+        let file = try machine([store], "a", boot: "1")
+        try commit(file, "one")
+        #expect(try file.flush() == nil)
+        let old = try #require(store.manifest)
+        try commit(file, "two")
+        #expect(try file.flush() == nil)
+        _ = try store.put(PutRequest(.manifests, ManifestName.make(host: ReplicatedFile.host, path: file.path), old))
+        #expect(try file.flush() == nil)
+        #expect(store.manifest != old)
+        let copy = try ReplicatedFile.restored(from: store, path: file.path, to: "\(file.directory)/copy.db")
+        #expect(try copy.value("SELECT count(*) FROM t WHERE data='two'") == "1")
+        #expect(!LogBook.lines("what was stored is not there any more", "an older manifest stands there", file.path).isEmpty)
+    }
+
+    /// A fence stands in it, perhaps.
+    @Test func whatIsKnownOfTheManifestAndCantBeReadIsNotTakenForNothing() throws {
+        let store = RecordingStore()
+        let first = try machine([store], "a", boot: "1")
+        try commit(first, "one")
+        #expect(try first.flush() == nil)
+        // Its own looks at the file that both have would store the first one's commits.
+        let clone = try ReplicatedFile([store], sharing: first, spool: "spool-clone") {
+            $0.identity = WriterIdentity(machine: Self.id("a"), boot: "2")
+            $0.scanInterval = 3600
+        }
+        try commit(clone, "two")
+        #expect(try clone.flush() == nil)
+        try commit(first, "three")
+        #expect(try first.flush()?.contains("fenced") == true)
+        let manifest = store.manifest
+        // Opens, and answers each read with EISDIR.
+        let lineage = try "\(Files.directory(of: first.spooled.directory))/lineage.\(first.replicator.targets[0].identifier)"
+        try Files.remove(lineage)
+        try Files.makeDirectories(lineage)
+        try commit(first, "four")
+        let reason = try #require(try first.flush())
+        #expect(reason.contains(lineage), "\(reason)")
+        #expect(store.manifest == manifest)
+        #expect(first.report().databases.first?.targets.first?.problems.first?.contains("can't be read") == true)
+    }
+
     @Test func aStoreWithoutConditionsKeepsWorkingWithANotice() throws {
         let store = RecordingStore("plain store", honoursConditions: false)
         let file = try machine([store], "a", boot: "1")

@@ -50,4 +50,21 @@ import VerneuilSystem
         #expect(try file.flush(timeout: 30) == nil)
         try expectAllStored("second")
     }
+
+    /// Whoever looks after others' databases notices when he can't.
+    @Test func aSpoolThatCantBeListedIsInTheLog() throws {
+        let file = try ReplicatedFile([RecordingStore()]) { $0.scanInterval = 3600 }
+        try file.connect().rows("CREATE TABLE t(data)")
+        #expect(try file.flush() == nil)
+        let control = try "\(file.spooled.directory)/control"
+        try Files.remove(control)
+        try Files.makeDirectories(control)
+        file.replicator.scanNow()
+        #expect(LogBook.lines("the spool can't be read", control).count == 1)
+        let databases = "\(file.replicator.spool.boot)/databases"
+        try Files.removeTree(databases)
+        try Files.writeAtomically([], to: databases)
+        file.replicator.scanNow()
+        #expect(LogBook.lines("the spool can't be read", "\(databases)").count >= 1)
+    }
 }

@@ -137,7 +137,8 @@ final class S3Client: @unchecked Sendable {
         wire.headers.add(name: "user-agent", value: Self.userAgent)
         wire.body = request.body
         wire.limit = request.limit
-        wire.timeouts = HTTPTimeouts(connect: configuration.connectTimeout, idle: configuration.idleTimeout)
+        wire.timeouts = HTTPTimeouts(
+            connect: configuration.connectTimeout, idle: configuration.idleTimeout, leastRate: configuration.leastRate)
         return wire
     }
 

@@ -24,6 +24,8 @@ public struct S3Configuration: Sendable, Hashable {
     public var connectTimeout: Double
     /// Without a byte sent or received, in seconds.
     public var idleTimeout: Double
+    /// A try may take twice `idleTimeout`, and as long as what it has moved of both bodies takes at so many bytes a second.
+    public var leastRate: Double
     /// How long the absence of credentials is believed, in seconds.
     public var credentialsPause: Double
     /// Whether PUTs carry Content-MD5 besides the signed SHA-256. For the
@@ -46,6 +48,7 @@ public struct S3Configuration: Sendable, Hashable {
         retryPause = 0.5
         connectTimeout = 10
         idleTimeout = 30
+        leastRate = 1024
         credentialsPause = 60
         contentMD5 = true
     }

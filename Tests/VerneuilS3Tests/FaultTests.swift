@@ -137,6 +137,23 @@ import VerneuilSystem
         #expect(store.counters.retries == 1)
     }
 
+    /// Never still for long enough, and yet without an end: it would hold the copier's lock, and so every other process's copiers.
+    @Test func aBodyThatWouldTakeForEverIsGivenUp() throws {
+        let store = try stores.make()
+        let strict = try stores.make {
+            $0.idleTimeout = 1
+            $0.leastRate = 1e7
+            $0.retries = 0
+        }
+        let body = [UInt8](repeating: 1, count: 600_000)
+        try store.put(PutRequest(.chunks, "long", body))
+        // A tenth of a MiB a second, six seconds in all.
+        try proxy.set([FaultProxy.Rule("throttle", match: "GET [^?]*long$")])
+        #expect(failure { () throws(StoreError) in try strict.get(GetRequest(.chunks, "long", limit: 1 << 20)) }?.kind == .unavailable)
+        try proxy.set([])
+        #expect(try store.body(.chunks, "long") == body)
+    }
+
     /// COPY answers 200 before it knows: the error comes in the body.
     @Test func anErrorInASuccessfulCopyIsAnError() throws {
         let store = try stores.make()

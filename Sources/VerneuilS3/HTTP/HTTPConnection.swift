@@ -55,6 +55,9 @@ final class HTTPConnection: ChannelInboundHandler, @unchecked Sendable {
     private var bodyLimit = 0
     private var sawByte = false
     private var lastProgress = NIODeadline.now()
+    /// Of this exchange, in both directions.
+    private var started = NIODeadline.now()
+    private var bodyBytesMoved = 0
     private var watch: Scheduled<Void>?
 
     /// How long the server says it keeps an idle connection, in seconds.
@@ -88,6 +91,8 @@ final class HTTPConnection: ChannelInboundHandler, @unchecked Sendable {
         body = []
         sawByte = false
         progress()
+        started = lastProgress
+        bodyBytesMoved = 0
         watchProgress(of: exchange, context.eventLoop)
 
         let request = exchange.request
@@ -105,7 +110,12 @@ final class HTTPConnection: ChannelInboundHandler, @unchecked Sendable {
             owner?.bodyBytesMoved(sent: rest.readableBytes, received: 0)
             while let piece = rest.readSlice(length: min(rest.readableBytes, Self.piece)), piece.readableBytes > 0 {
                 let sent = context.eventLoop.makePromise(of: Void.self)
-                sent.futureResult.assumeIsolated().whenSuccess { [weak self] in self?.progress() }
+                let count = piece.readableBytes
+                sent.futureResult.assumeIsolated().whenSuccess { [weak self] in
+                    guard let self, self.exchange === exchange else { return }
+                    bodyBytesMoved += count
+                    progress()
+                }
                 context.write(wrapOutboundOut(.body(.byteBuffer(piece))), promise: sent)
             }
         }
@@ -125,20 +135,38 @@ final class HTTPConnection: ChannelInboundHandler, @unchecked Sendable {
 
     private func progress() { lastProgress = .now() }
 
-    /// Ends the exchange where nothing moves: checked when it could first have
-    /// been idle for too long, and then again.
+    /// Ends the exchange where nothing moves, or so little that it would take for ever: checked when either could first
+    /// be so, and then again.
     private func watchProgress(of exchange: HTTPExchange, _ loop: any EventLoop) {
-        let limit = TimeAmount.nanoseconds(Int64(exchange.request.timeouts.idle * 1e9))
-        watch = loop.assumeIsolated().scheduleTask(deadline: lastProgress + limit) { [weak self] in
+        let idle = exchange.request.timeouts.idle
+        let idleEnd = lastProgress + Self.amount(idle)
+        watch = loop.assumeIsolated().scheduleTask(deadline: min(idleEnd, wholeEnd(of: exchange))) { [weak self] in
             guard let self, self.exchange === exchange else { return }
-            if lastProgress + limit > .now() { return watchProgress(of: exchange, loop) }
-            let seconds = exchange.request.timeouts.idle
-            end(
-                with: .failure(
-                    .timedOut("\(origin.url) did not answer: nothing was sent or received for \(seconds) s")))
+            let now = NIODeadline.now()
+            if lastProgress + Self.amount(idle) <= now {
+                end(
+                    with: .failure(
+                        .timedOut("\(origin.url) did not answer: nothing was sent or received for \(idle) s")))
+            } else if wholeEnd(of: exchange) <= now {
+                let seconds = (now - started).nanoseconds / 1_000_000_000
+                end(
+                    with: .failure(
+                        .timedOut("\(origin.url) is too slow: \(bodyBytesMoved) bytes were sent and received in \(seconds) s")))
+            } else {
+                return watchProgress(of: exchange, loop)
+            }
             close()
         }
     }
+
+    /// Twice the idle time: whoever says nothing at all is always told as that.
+    private func wholeEnd(of exchange: HTTPExchange) -> NIODeadline {
+        let timeouts = exchange.request.timeouts
+        return started + Self.amount(2 * timeouts.idle + Double(bodyBytesMoved) / timeouts.leastRate)
+    }
+
+    /// By 30 years at most.
+    private static func amount(_ seconds: Double) -> TimeAmount { .nanoseconds(Int64(min(max(0, seconds), 1e9) * 1e9)) }
 
     private func end(with result: Result<HTTPAnswer, HTTPFailure>) {
         guard let exchange else { return }
@@ -205,6 +233,7 @@ final class HTTPConnection: ChannelInboundHandler, @unchecked Sendable {
                 body.reserveCapacity(min(length, bodyLimit))
             }
         case .body(let part):
+            bodyBytesMoved += part.readableBytes
             let room = bodyLimit - body.count
             if part.readableBytes > room {
                 if let code = status?.status.code, (200..<300).contains(code) {

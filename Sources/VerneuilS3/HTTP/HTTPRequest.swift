@@ -21,6 +21,8 @@ struct HTTPTimeouts: Hashable, Sendable {
     var connect: Double = 10
     /// Without a byte sent or received, in seconds.
     var idle: Double = 30
+    /// A request may take twice `idle`, and as long as what it has moved of both bodies takes at so many bytes a second.
+    var leastRate: Double = 1024
 }
 
 struct HTTPAnswer: Sendable {

@@ -13,48 +13,53 @@ public typealias FetchError = VerneuilReplica.FetchError
 public typealias LoadingPolicy = VerneuilReplica.LoadingPolicy
 
 /// Which replicated database: by machine and path, or by a manifest of it.
+///
+/// ```swift
+/// let here = DatabaseSource(path: "/srv/app.db")
+/// let elsewhere = DatabaseSource(path: "/srv/app.db", host: "db1.example.com")
+/// let saved = try DatabaseSource(reference: "/backup/app.manifest")
+/// ```
 public struct DatabaseSource: Sendable, Hashable, CustomStringConvertible {
     let reference: ManifestReference
 
     /// A database that is in the configured stores.
     ///
     /// - Parameters:
-    ///   - path: on the machine that replicates it.
-    ///   - host: that machine's name; `nil` is this one.
+    ///   - path: on the machine that replicates it. A relative path, or one with symbolic links, is resolved here and now where the
+    ///     file exists here; where it doesn't, a relative one is below the current directory.
+    ///   - host: that machine's name, the first line of its `/etc/hostname`; `nil` is this one.
     public init(path: String, host: String? = nil) {
         reference = .stored(DatabaseName(host: host, path: path))
     }
 
-    /// Any of the names that `verneuilctl` takes for a manifest.
+    /// A manifest, by any of the names that `verneuilctl --manifest` takes.
     ///
-    /// - Parameter name: `verneuil://HOST/PATH`, a file's path, `file://…`, `https://…` or `s3://BUCKET.REGION/KEY`.
-    /// - Throws: where the scheme is unknown, or the text is malformed.
-    public init(_ name: String) throws(ReplicaError) {
-        reference = try ManifestReference(name)
+    /// - Parameter text: `verneuil://HOST/PATH` for a database in the configured stores; or a manifest itself: its file's path,
+    ///   `file:///PATH`, `https://…` or `s3://BUCKET.REGION/KEY`. A path without a scheme is a *manifest's*, not a database's, which is
+    ///   ``init(path:host:)``.
+    /// - Throws: where the scheme is unknown, or the text is malformed. Nothing is looked up yet.
+    public init(reference text: String) throws(ReplicaError) {
+        reference = try ManifestReference(text)
     }
 
-    /// As it can be given to ``init(_:)``.
+    /// As it can be given to ``init(reference:)``.
     public var description: String { reference.description }
 
     /// What SQLite opens, for sources that it can open: `file:verneuil://HOST/PATH?vfs=verneuil_snapshot`, or a
-    /// manifest file's; `nil` for others.
+    /// manifest file's; `nil` for others, which can only be restored.
     public var uri: String? {
-        switch reference {
-        case .file(let path): "file:\(percentEncoded(Files.canonical(path) ?? path))?vfs=verneuil_snapshot"
-        case .stored: "file:\(percentEncoded(reference.description))?vfs=verneuil_snapshot"
-        case .url, .object: nil
-        }
+        guard let name = place?.name else { return nil }
+        return "file:\(percentEncoded(name))?vfs=verneuil_snapshot"
     }
-}
 
-extension DatabaseSource {
-    var location: ReplicaLocation {
-        get throws(ReplicaError) {
-            switch reference {
-            case .file(let path): return .file(Files.canonical(path) ?? path)
-            case .stored(let database): return .manifest(name: database.manifestName)
-            case .url, .object: throw .refused("\(self): replicas are opened by verneuil://HOST/PATH or a manifest file; restore this one")
-            }
+    /// Where a replica of it is, and as what the `verneuil_snapshot` VFS knows it.
+    var place: (location: ReplicaLocation, name: String)? {
+        switch reference {
+        case .file(let path):
+            let canonical = Files.canonical(path) ?? path
+            return (.file(canonical), canonical)
+        case .stored(let database): return (.manifest(name: database.manifestName), description)
+        case .url, .object: return nil
         }
     }
 }

@@ -11,6 +11,7 @@ import VerneuilSystem
 /// ```swift
 /// let replica = try await Replica.open(DatabaseSource(path: "/srv/app.db", host: "db1.example.com"))
 /// print(replica.snapshot.length, "bytes as of", replica.snapshot.changed ?? .zero)
+/// let uri = replica.uri
 /// ```
 ///
 /// Safe from any thread.
@@ -19,30 +20,39 @@ public final class Replica: Sendable {
     public let source: DatabaseSource
     private let replica: VerneuilReplica.Replica
 
-    private init(_ source: DatabaseSource, _ replica: VerneuilReplica.Replica) {
+    private init(_ source: DatabaseSource, _ uri: String, _ replica: VerneuilReplica.Replica) {
         self.source = source
+        self.uri = uri
         self.replica = replica
     }
 
     /// Opens a replica: at once where this process has it open already, else when its manifest has been fetched.
     ///
     /// - Parameter source: a database in the configured stores, or a manifest file.
-    /// - Throws: where there is no such database, or no store can be asked.
+    /// - Throws: where there is no such database, or no store can be asked; where the source is an `https://` or `s3://` reference, which
+    ///   can only be restored.
     public static func open(_ source: DatabaseSource) async throws(ReplicaError) -> Replica {
         // Connections look there, too, once the process is configured.
         _ = try Replication.readingEngine()
-        let replica = Replicas.registry.replica(at: try source.location)
+        guard let place = source.place, let uri = source.uri else {
+            throw .refused("\(source): replicas are opened by verneuil://HOST/PATH or a manifest file; restore this one")
+        }
+        let replica = Replicas.registry.replica(at: place.location)
         _ = try await onThreadOfItsOwn("verneuil-open") { () throws(ReplicaError) in try replica.open() }
-        return Replica(source, replica)
+        return Replica(source, uri, replica)
     }
 
-    /// What SQLite opens: `file:verneuil://HOST/PATH?vfs=verneuil_snapshot`.
-    public var uri: String { source.uri ?? "" }
+    /// What SQLite opens: `file:verneuil://HOST/PATH?vfs=verneuil_snapshot`, or a manifest file's path in place of that URL.
+    public let uri: String
 
     /// The newest snapshot that this process knows of.
     public var snapshot: SnapshotFacts { SnapshotFacts(replica.newest) }
 
     /// Fetches the newest snapshot.
+    ///
+    /// ```swift
+    /// let facts = try await replica.refresh()
+    /// ```
     ///
     /// - Returns: what is known then, at least as new as what was stored when this was called.
     /// - Throws: where it can't be fetched; what is known stays.
@@ -58,9 +68,9 @@ public final class Replica: Sendable {
 public struct SnapshotFacts: Sendable, Hashable {
     /// Bytes of the database.
     public var length: UInt64
-    /// When the source file was last changed, since 1970 by its own machine's clock; `nil` where that isn't known.
+    /// When the source file was last changed: the time since 1970 (UTC), by its own machine's clock; `nil` where that isn't known.
     public var changed: Duration?
-    /// When this process fetched it, or last found it to be the newest, since 1970.
+    /// When this process fetched it, or last found it to be the newest: the time since 1970 (UTC), by this machine's clock.
     public var fetched: Duration
     /// Of the list of chunks, as 32 hexadecimal digits: equal for equal databases.
     public var fingerprint: String

@@ -12,6 +12,15 @@ import VerneuilVerify
 ///
 /// A value type: set what differs, and hand it to ``Replication/configure(_:)``.
 ///
+/// ```swift
+/// var configuration = Configuration()
+/// configuration.spoolingDirectory = "/var/spool/app"
+/// configuration.targets = [
+///     .s3(.init(region: "us-east-1", chunkBucket: "app-chunks", manifestBucket: "app-manifests"))
+/// ]
+/// configuration.pacing.requestsPerSecond = 10
+/// ```
+///
 /// - `spoolingDirectory`: where commits wait for their upload; `nil` replicates nothing.
 /// - `targets`: where everything is stored (`.s3`, `.directory`), and caches (`.local`, `.readOnly`).
 /// - `makeDefault`: whether connections that name no VFS use `verneuil`.
@@ -20,9 +29,11 @@ import VerneuilVerify
 ///
 /// `Configuration(json:source:)` and `Configuration(specification:source:)` read the JSON that
 /// `VERNEUIL_CONFIG` takes; both throw ``ConfigurationError`` with the place, what was found and what is expected.
+/// What a program sets is looked at by ``Replication/configure(_:)``, or by `validate()`: paths are absolute, numbers in their bounds
+/// (docs/CONFIGURATION.md).
 public typealias Configuration = VerneuilCore.Configuration
 
-/// A configuration that can't be used: `source`, `position`, `key`, and the `reason` with what is expected.
+/// A configuration that can't be used, or not now: its `cause`, its `source`, `position` and `key`, and the `reason` with what is expected.
 public typealias ConfigurationError = VerneuilCore.ConfigurationError
 
 /// One spooling directory: its `problems`, and its `databases`.
@@ -51,17 +62,20 @@ public typealias Verification = VerneuilVerify.Verification
 public enum Replication {
     /// Configures this process as the environment variable `VERNEUIL_CONFIG` says, and registers the VFSs.
     ///
-    /// - Returns: as ``configure(_:)``.
-    /// - Throws: where the variable is set and can't be used.
-    @discardableResult
-    public static func configure() throws(ConfigurationError) -> Bool {
+    /// ```swift
+    /// try Replication.configure()
+    /// ```
+    ///
+    /// - Throws: where the variable is set and can't be used, and as ``configure(_:)``. Where it is unset, nothing is asked for.
+    public static func configure() throws(ConfigurationError) {
         try configure(.fromEnvironment())
     }
 
     /// Configures this process, and registers the VFSs.
     ///
-    /// The configuration is set once; asking for the same again is fine, and so is configuring a process
-    /// in which nothing was configured. Nothing is opened or contacted before the first use.
+    /// Replication is configured once. Asking for the same again is fine, so is asking for nothing (`Configuration()`), which
+    /// changes nothing; and where replication was off until then (no `spoolingDirectory`), anything may be asked for, and holds
+    /// for what is opened from then on. Nothing is opened or contacted before the first use.
     ///
     /// ```swift
     /// var configuration = Configuration()
@@ -71,12 +85,12 @@ public enum Replication {
     /// ```
     ///
     /// - Parameter configuration: what is to be replicated where.
-    /// - Returns: `false` where another configuration is in force; nothing has changed then.
-    /// - Throws: where a target can't be set up: one left out in silence would be a missing backup.
-    @discardableResult
-    public static func configure(_ configuration: Configuration) throws(ConfigurationError) -> Bool {
-        attach()
-        return try Engine.install(configuration)
+    /// - Throws: where a setting can't be used, a target not be set up or this machine's name not be read; where this process
+    ///   replicates with other settings (`cause` is `.alreadyConfigured` then); where SQLite refuses (`.sqlite`). Nothing has
+    ///   changed then, and nothing is replicated by it.
+    public static func configure(_ configuration: Configuration) throws(ConfigurationError) {
+        try attach()
+        try Engine.install(configuration)
     }
 
     // MARK: Settings of one database
@@ -88,12 +102,14 @@ public enum Replication {
     ///     forDatabase: "/srv/b.db", spoolingDirectory: "/var/spool/b", targets: [.directory(.init(path: "/mnt/b"))])
     /// ```
     ///
+    /// Nothing is looked at here: opening the name fails with SQLITE_CANTOPEN (14) where a setting can't be used, there is no
+    /// spooling directory or no store, or the spooling directory is in use for other targets; the log says which. Paths are absolute.
+    ///
     /// - Parameters:
     ///   - path: the database's file.
     ///   - spoolingDirectory: of this database, and of others that go to the same targets; `nil` is the process's.
     ///   - targets: in place of the process's stores; none are the process's.
-    /// - Returns: `file:PATH?vfs=verneuil&…`. Opening it fails with SQLITE_CANTOPEN where a setting can't be used;
-    ///   the log says why.
+    /// - Returns: `file:PATH?vfs=verneuil&…`, to be opened with SQLITE_OPEN_URI.
     public static func uri(
         forDatabase path: String, spoolingDirectory: String? = nil, targets: [Configuration.Target] = []
     ) -> String {
@@ -111,9 +127,13 @@ public enum Replication {
 
     /// Makes sure that everything committed to a database before the call is stored on every target.
     ///
+    /// ```swift
+    /// try await Replication.flush("/srv/app.db", timeout: .seconds(30))
+    /// ```
+    ///
     /// - Parameters:
     ///   - path: the database's file.
-    ///   - timeout: how long it may take.
+    ///   - timeout: how long all of it may take.
     /// - Throws: where anything is left that isn't stored on every target, with the reason. It stays
     ///   spooled, and is tried again in the background.
     public static func flush(_ path: String, timeout: Duration = .seconds(600)) async throws(FlushError) {
@@ -122,9 +142,13 @@ public enum Replication {
 
     /// ``flush(_:timeout:)`` for callers that aren't asynchronous: waits for the network on the calling thread.
     ///
+    /// ```swift
+    /// try Replication.flushBlocking("/srv/app.db", timeout: .seconds(30))
+    /// ```
+    ///
     /// - Parameters:
     ///   - path: the database's file.
-    ///   - timeout: how long it may take.
+    ///   - timeout: how long all of it may take.
     /// - Throws: where anything is left that isn't stored on every target, with the reason.
     @available(*, noasync, message: "await flush instead")
     public static func flushBlocking(_ path: String, timeout: Duration = .seconds(600)) throws(FlushError) {
@@ -173,6 +197,12 @@ public enum Replication {
 
     /// How far replication of one database is; see ``status()``.
     ///
+    /// ```swift
+    /// if let database = await Replication.status(of: "/srv/app.db") {
+    ///     print(database.lag ?? 0, "s behind", database.problems, database.targets.flatMap(\.problems))
+    /// }
+    /// ```
+    ///
     /// - Parameter path: the database's file.
     /// - Returns: `nil` where nothing is known of it: it was never opened through the `verneuil` VFS since this machine started.
     public static func status(of path: String) async -> DatabaseReport? {
@@ -185,7 +215,7 @@ public enum Replication {
     /// Writes a database as it was stored to a file: verified, synced, and under its name only when it is whole.
     ///
     /// ```swift
-    /// let source = try DatabaseSource("verneuil://db1.example.com/srv/app.db")
+    /// let source = try DatabaseSource(reference: "verneuil://db1.example.com/srv/app.db")
     /// try await Replication.restore(source, to: "/srv/restored.db")
     /// ```
     ///
@@ -209,6 +239,12 @@ public enum Replication {
     // MARK: Verify
 
     /// Is what is stored good? Asks each configured store.
+    ///
+    /// ```swift
+    /// for found in try await Replication.verify(DatabaseSource(path: "/srv/app.db"), deep: true) {
+    ///     print(found.store, found.outcome, found.findings)
+    /// }
+    /// ```
     ///
     /// - Parameters:
     ///   - source: which database, or which manifest of one.
@@ -252,7 +288,7 @@ public enum Replication {
     /// The core calls SQLite through the table that extensions get. SQLite hands
     /// that out when a connection is opened, and to extensions alone; so, for a
     /// moment, this program is one.
-    private static func attach() {
+    private static func attach() throws(ConfigurationError) {
         if vrn_sqlite3_has_api() != 0 { return }
         let entry: @convention(c) (OpaquePointer?, UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?, UnsafePointer<sqlite3_api_routines>?) -> Int32 = {
             if vrn_sqlite3_has_api() == 0 { vrn_sqlite3_set_api($2) }
@@ -261,11 +297,21 @@ public enum Replication {
         }
         // SQLite declares the parameter as void (*)(void), and casts it back before the call.
         let opaque = unsafeBitCast(entry, to: (@convention(c) () -> Void).self)
-        sqlite3_auto_extension(opaque)
-        var db: OpaquePointer?
-        sqlite3_open(":memory:", &db)
-        sqlite3_close(db)
-        sqlite3_cancel_auto_extension(opaque)
+        var code = sqlite3_auto_extension(opaque)
+        var reason = "sqlite3_auto_extension answers \(code)"
+        if code == SQLITE_OK {
+            var db: OpaquePointer?
+            code = sqlite3_open(":memory:", &db)
+            reason = "opening \":memory:\" fails: \(String(cString: sqlite3_errmsg(db))) (\(code))"
+            sqlite3_close(db)
+            sqlite3_cancel_auto_extension(opaque)
+        }
+        // An extension of the program's own that failed after ours is no obstacle.
+        if vrn_sqlite3_has_api() == 0 {
+            throw ConfigurationError(
+                source: "configuration", reason: "SQLite doesn't take extensions: \(reason)",
+                cause: .sqlite(code: code == SQLITE_OK ? SQLITE_MISUSE : code))
+        }
     }
 }
 

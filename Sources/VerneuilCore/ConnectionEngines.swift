@@ -82,9 +82,10 @@ extension Engine {
 
     /// Who replicates an open database, by its file name as SQLite has it
     /// (`sqlite3_db_filename`): with its parameters behind it. nil: nobody.
-    public static func responsible(forFileName filename: UnsafePointer<CChar>) -> Engine? {
+    /// - Throws: where the parameters can't be used: no connection through the `verneuil` VFS has such a name.
+    public static func responsible(forFileName filename: UnsafePointer<CChar>) throws(ConfigurationError) -> Engine? {
         guard let parameters = ConnectionParameters(filename) else { return current }
-        return try? ConnectionEngines.shared.engine(parameters, .replication)
+        return try ConnectionEngines.shared.engine(parameters, .replication)
     }
 
     /// Who may have something spooled of the database at a canonical path: the

@@ -26,9 +26,11 @@ public final class Engine: Sendable {
     var registry: ReplicaRegistry { registries.value { ReplicaRegistry(replicas) } }
     private let registries = ProcessLocal<ReplicaRegistry>()
 
-    /// - Throws: where a target can't be set up: one left out in silence would be a missing backup.
+    /// - Throws: where a setting can't be used, or a target not be set up: one left out in silence would be a missing backup.
     public init(_ configuration: Configuration) throws(ConfigurationError) {
+        try configuration.validate()
         self.configuration = configuration
+        let hostName = try Self.hostName(configuration)
         let stores = try Self.stores(configuration)
         let caches = Self.caches(configuration)
         let spool = configuration.spoolingDirectory.map {
@@ -37,13 +39,13 @@ public final class Engine: Sendable {
         self.stores = stores
         replicas = ReplicaEnvironment(
             caches: caches, stores: stores, policy: configuration.snapshotLoading,
-            tempDirectory: configuration.temporaryDirectory, tap: { spool?.tap($0) })
+            tempDirectory: configuration.temporaryDirectory, hostName: hostName, tap: { spool?.tap($0) })
         let fillers = caches.filter { !$0.isReadOnly }.map { CacheFiller($0) }
         let publish: @Sendable (Fingerprint, [UInt8]) -> Void = { for filler in fillers { filler.add($0, $1) } }
         self.fillers = fillers
         replicator = spool.map {
             Replicator(
-                spool: $0, targets: stores.map { ReplicationTarget($0) }, options: ReplicationOptions(configuration),
+                spool: $0, targets: stores.map { ReplicationTarget($0) }, options: ReplicationOptions(configuration, hostName: hostName),
                 logger: Logger(label: "verneuil.replication"),
                 didStoreChunk: fillers.isEmpty ? nil : publish)
         }
@@ -52,6 +54,16 @@ public final class Engine: Sendable {
     /// Waits until caches have what was uploaded, for two seconds each at most: for a program that ends now.
     public func finishCaches() {
         for filler in fillers { filler.finish(within: 2) }
+    }
+
+    /// What is stored under a false name would be found by nobody, or stand in another machine's place.
+    private static func hostName(_ configuration: Configuration) throws(ConfigurationError) -> String {
+        if configuration.spoolingDirectory == nil, configuration.targets.isEmpty { return Host.name() }
+        do throws(SystemError) { return try Host.knownName() } catch {
+            throw ConfigurationError(
+                source: "configuration", reason: "this machine's name can't be read: \(error); configure again when it can",
+                cause: .system(code: error.code))
+        }
     }
 
     private static func stores(_ configuration: Configuration) throws(ConfigurationError) -> [any ObjectStore] {
@@ -106,38 +118,56 @@ public final class Engine: Sendable {
     /// Registers the VFSs in this process. SQLite's function table must be
     /// set before (`vrn_sqlite3_set_api`).
     ///
-    /// The configuration is set once. Asking for the same again is fine, and so
-    /// is configuring a process in which nothing was configured.
-    /// - Returns: false where another configuration is in force; nothing has changed then.
-    @discardableResult
-    public static func install(_ configuration: Configuration) throws(ConfigurationError) -> Bool {
+    /// Replication is configured once. Asking for the same again is fine, so is asking for nothing (an empty
+    /// configuration), which changes nothing; and where replication was off until then, anything may be asked for.
+    /// - Throws: where that can't be had; nothing has changed then.
+    public static func install(_ configuration: Configuration) throws(ConfigurationError) {
         try lock.withLock { () throws(ConfigurationError) in
             if let installed {
-                if installed.configuration == configuration || configuration == Configuration() { return true }
-                if installed.configuration != Configuration() { return false }
+                let wanted = configuration.withoutWarnings
+                if wanted == installed.configuration.withoutWarnings || wanted == Configuration() { return }
+                if let spool = installed.configuration.spoolingDirectory {
+                    throw ConfigurationError(
+                        source: "configuration",
+                        reason: "this process replicates with other settings already, through \(spool): configure it once, or give databases "
+                            + "settings of their own in their file names",
+                        cause: .alreadyConfigured)
+                }
             }
             let engine = try Engine(configuration)
             let logger = Logger(label: "verneuil.configuration")
             for warning in configuration.warnings { logger.warning("\(warning)") }
-            engine.registerVFSs(logger)
+            if engine.replicator?.options.hostName == Host.unknownName {
+                logger.warning("/etc/hostname can't be read: databases are stored as \(Host.unknownName)'s, as any other such machine's are")
+            }
+            try engine.registerVFSs(inPlaceOf: installed)
             installed = engine
-            return true
         }
     }
 
-    private func registerVFSs(_ logger: Logger) {
-        if let directory = configuration.temporaryDirectory { LinuxVFS.setTemporaryDirectory(directory) }
+    private func registerVFSs(inPlaceOf former: Engine?) throws(ConfigurationError) {
+        func check(_ name: String, _ code: Int32) throws(ConfigurationError) {
+            if code == SQLITE_OK { return }
+            throw ConfigurationError(
+                source: "configuration", reason: "SQLite refuses the VFS \(name): sqlite3_vfs_register answers \(code)",
+                cause: .sqlite(code: code))
+        }
+        if former == nil, vrn_sqlite3_has_api() != 0, let vfs = vrn_sqlite3_vfs_find(nil) { Self.formerDefault = String(cString: vfs.pointee.zName) }
+        // The one that changes nothing comes first: SQLite refuses all, where it can't be initialized, or none.
+        try check(LinuxVFS.name, LinuxVFS.register(makeDefault: false))
+        LinuxVFS.setTemporaryDirectory(configuration.temporaryDirectory)
         // Before the VFS is known: no connection may be opened without it.
         ReplicatedVFS.replicator = replicator
         ConnectionSettings.resolve { ConnectionEngines.shared.answer(to: $0, for: $1, path: $2) }
-        for (name, result) in [
-            (LinuxVFS.name, LinuxVFS.register(makeDefault: false)),
-            (SnapshotVFS.name, SnapshotVFS.register(environment: replicas)),
-            (ReplicatedVFS.name, ReplicatedVFS.register(makeDefault: configuration.makeDefault)),
-        ] where result != SQLITE_OK {
-            logger.error("SQLite refuses the VFS", metadata: ["vfs": "\(name)", "code": "\(result)"])
+        try check(SnapshotVFS.name, SnapshotVFS.register(environment: replicas))
+        try check(ReplicatedVFS.name, ReplicatedVFS.register(makeDefault: configuration.makeDefault))
+        if let former, former.configuration.makeDefault, !configuration.makeDefault, let vfs = vrn_sqlite3_vfs_find(Self.formerDefault) {
+            try check(Self.formerDefault, vrn_sqlite3_vfs_register(vfs, 1))
         }
     }
+
+    /// The VFS of connections that named none before there was one of ours. Guarded by `lock`.
+    nonisolated(unsafe) private static var formerDefault = "unix"
 }
 
 extension S3Configuration {
@@ -152,9 +182,19 @@ extension S3Configuration {
     }
 }
 
+extension Configuration {
+    /// What it asks for: a place in a text is no difference.
+    fileprivate var withoutWarnings: Configuration {
+        var same = self
+        same.warnings = []
+        return same
+    }
+}
+
 extension ReplicationOptions {
-    init(_ configuration: Configuration) {
+    init(_ configuration: Configuration, hostName: String) {
         self.init()
+        self.hostName = hostName
         commitBudget = configuration.pacing.commitBudget
         manifestInterval = configuration.pacing.manifestInterval
         passInterval = configuration.pacing.passInterval

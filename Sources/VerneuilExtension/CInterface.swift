@@ -19,10 +19,15 @@ public func verneuil_configure(_ options: UnsafePointer<verneuil_options>?) -> C
                 "verneuil_configure: SQLite has not loaded the extension: call sqlite3_load_extension first, or link libverneuil.a")
             return code
         }
-        return try Engine.install(configuration) ? 0 : SQLITE_MISUSE
+        try Engine.install(configuration)
+        return 0
     } catch {
         log("verneuil_configure", error)
-        return -1
+        switch error.cause {
+        case .invalid, .system: return -1
+        case .alreadyConfigured: return SQLITE_MISUSE
+        case .sqlite(let code): return code
+        }
     }
 }
 
@@ -51,7 +56,15 @@ public func verneuil_replication_info_for_db(
     guard let db, vrn_sqlite3_has_api() != 0 else { return SQLITE_MISUSE }
     let filename = if let name { vrn_sqlite3_db_filename(db, name) } else { vrn_sqlite3_db_filename(db, "main") }
     // Temporary and in-memory databases have an empty name.
-    guard let filename, filename.pointee != 0, let engine = Engine.responsible(forFileName: filename) else { return SQLITE_NOTFOUND }
+    guard let filename, filename.pointee != 0 else { return SQLITE_NOTFOUND }
+    let engine: Engine
+    do throws(ConfigurationError) {
+        guard let responsible = try Engine.responsible(forFileName: filename) else { return SQLITE_NOTFOUND }
+        engine = responsible
+    } catch {
+        log("verneuil_replication_info_for_db", error)
+        return -1
+    }
     do throws(FormatError) {
         guard let found = try engine.lastUploaded(databasePath: String(cString: filename)) else { return SQLITE_NOTFOUND }
         return fill(info, found)

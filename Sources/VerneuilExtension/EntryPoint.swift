@@ -1,4 +1,5 @@
 import CVerneuil
+import Logging
 import VerneuilCore
 
 /// What sqlite3_load_extension calls; its contract is in verneuil.h.
@@ -20,6 +21,11 @@ public func sqlite3VerneuilvfsInit(
     do throws(ConfigurationError) {
         try Engine.install(.fromEnvironment())
     } catch {
+        if error.cause == .alreadyConfigured {
+            // Loaded once more, as each connection of a program may: what is in force stays, and so do the connections.
+            Logger(label: "verneuil").warning("VERNEUIL_CONFIG has changed, and is not looked at: \(error)")
+            return VRN_OK_LOAD_PERMANENTLY
+        }
         message?.pointee = "verneuil: \(error)".withCString { vrn_sqlite3_strdup($0) }
         return SQLITE_ERROR
     }

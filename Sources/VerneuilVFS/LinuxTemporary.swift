@@ -5,21 +5,12 @@ import VerneuilSystem
 // they get none: nothing is left behind by a process that dies.
 
 extension LinuxVFS {
-    /// Where temporary files go, before any other choice (`tempdir` in the configuration).
-    /// Only the first call has an effect, so that later ones can't move files
-    /// of connections that are at work. The directory need not exist: one that can't
-    /// be used is passed over.
-    ///
-    /// - Returns: whether this was the first.
+    /// Where temporary files go from now on, before any other choice (`tempdir` in the configuration); nil: where SQLite would put them.
+    /// Those that are open stay where they are. The directory need not exist: one that can't be used is passed over.
     ///
     /// Safe from any thread.
-    @discardableResult
-    public static func setTemporaryDirectory(_ path: String) -> Bool {
-        temporaryDirectory.lock.withLock {
-            guard temporaryDirectory.path == nil else { return false }
-            temporaryDirectory.path = path
-            return true
-        }
+    public static func setTemporaryDirectory(_ path: String?) {
+        temporaryDirectory.lock.withLock { temporaryDirectory.path = path }
     }
 
     private final class Override: @unchecked Sendable {

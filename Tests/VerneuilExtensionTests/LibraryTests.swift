@@ -10,8 +10,10 @@ import Testing
         #expect(
             program.text.split(separator: "\n") == [
                 "8192 bytes are stored",
-                "again: true true",
-                "another: false",
+                "again",
+                "another: alreadyConfigured configuration: this process replicates with other settings already, through \(here.path)/spool: "
+                    + "configure it once, or give databases settings of their own in their file names",
+                "unusable: configuration: pacing.workers: found 0, expected a number from 1 to 1000",
                 "known: true",
                 "refreshed: true 8192 1 true",
                 "changed: true true",
@@ -42,7 +44,7 @@ import Testing
         for pair in ["database=\(here.path)/app.db", "store=directory \(here.path)/store", "requests=", "bytes="] {
             #expect(stored.contains(pair), "\(pair): \(stored)")
         }
-        #expect(lines.filter { !$0.hasPrefix("log|") } == ["stored: true", "requests: true", "bytes: true", "lag: 0.0"], "\(program)")
+        #expect(lines.filter { !$0.hasPrefix("log|") } == ["refused: sqlite(code: 1)", "stored: true", "requests: true", "bytes: true", "lag: 0.0"], "\(program)")
         // Every message is under a label of ours.
         #expect(lines.filter { $0.hasPrefix("log|") }.allSatisfy { $0.contains(/^log\|[a-z]+\|verneuil\./) }, "\(program)")
     }

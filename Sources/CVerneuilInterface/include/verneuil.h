@@ -79,16 +79,21 @@ struct verneuil_replication_info {
 /*
  * Sets the process's configuration and registers the VFSs. NULL is the same as
  * a zeroed struct. Loading the extension does this by itself, with
- * VERNEUIL_CONFIG. The configuration can be set once: a later call succeeds where it
- * asks for the same again, or where replication was off until then, and
- * answers SQLITE_MISUSE (21) otherwise.
+ * VERNEUIL_CONFIG. Replication is configured once: a later call
+ *   - that asks for the same, or for nothing at all, succeeds and changes nothing;
+ *   - that asks for anything else succeeds where replication was off until then
+ *     (no replication_spooling_dir), and is taken in place of what was asked for
+ *     before, by whatever is opened from then on;
+ *   - answers SQLITE_MISUSE (21) otherwise.
  *
  * Where SQLite is not initialized yet, this initializes it: call
  * sqlite3_config before.
  *
- * -1: the configuration can't be used, and nothing has changed.
+ * -1: the configuration can't be used, or this machine's name not be read.
  * SQLITE_MISUSE (21): another configuration is in force; or, in the extension,
  * SQLite has not loaded it yet.
+ * Others: what SQLite answered to sqlite3_initialize or sqlite3_vfs_register.
+ * Nothing has changed then.
  */
 int verneuil_configure(const struct verneuil_options *options);
 
@@ -102,6 +107,10 @@ int verneuil_configure(const struct verneuil_options *options);
  *
  * SQLITE_NOTFOUND (12): the database isn't replicated, or there is no snapshot of
  * it yet.
+ * SQLITE_CORRUPT (11): what was uploaded last can't be read.
+ * SQLITE_MISUSE (21): info or db is NULL, or nothing is configured.
+ * SQLITE_NOMEM (7): there is no memory.
+ * -1: settings in the database's file name can't be used.
  */
 int verneuil_replication_info_for_db(struct verneuil_replication_info *info,
                                      struct sqlite3 *db, const char *dbname);
@@ -112,6 +121,8 @@ int verneuil_replication_info_for_db(struct verneuil_replication_info *info,
  * info: overwritten; zeroed where the function fails.
  *
  * SQLITE_CORRUPT (11): the bytes are no manifest.
+ * SQLITE_MISUSE (21): info is NULL.
+ * SQLITE_NOMEM (7): there is no memory.
  */
 int verneuil_replication_info_for_manifest(struct verneuil_replication_info *info,
                                            const char *bytes, size_t num_bytes);
@@ -140,9 +151,11 @@ void verneuil_manifest_name_destroy(char *name);
  * answers would fail each connection, where sqlite3_auto_extension calls it.
  * db may be NULL.
  *
- * SQLITE_OK_LOAD_PERMANENTLY (256), also when it is called again.
- * SQLITE_ERROR (1): VERNEUIL_CONFIG can't be used; *error_message says why
- * and is to be freed by sqlite3_free.
+ * SQLITE_OK_LOAD_PERMANENTLY (256), also when it is called again, whatever
+ * VERNEUIL_CONFIG says by then.
+ * SQLITE_ERROR (1): VERNEUIL_CONFIG can't be used, this machine's name not be
+ * read, or SQLite refuses a VFS, or another SQLite has loaded the extension;
+ * *error_message says why and is to be freed by sqlite3_free.
  */
 int sqlite3_verneuilvfs_init(struct sqlite3 *db, char **error_message,
                              const struct sqlite3_api_routines *api);

@@ -106,9 +106,9 @@ extension Configuration {
 
     /// As `replication_spooling_dir_permissions`: 0o700 to 0o777.
     public mutating func setSpoolingDirectoryPermissions(_ bits: UInt32) throws(ConfigurationError) {
-        guard permissionRange.contains(Int(bits)) else {
+        guard Limits.permissions.contains(bits) else {
             throw ConfigurationError(
-                source: "options", key: "replication_spooling_dir_permissions", reason: "found \(bits), expected \(permissionHint)")
+                source: "options", key: "replication_spooling_dir_permissions", reason: "found \(bits), expected \(Limits.permissionHint)")
         }
         spoolingDirectoryPermissions = bits
     }
@@ -118,12 +118,6 @@ extension Configuration {
         return absolutePath(path)
     }
 }
-
-/// JSON has no octal numbers, so 0700 is written 448; the digits 700 taken as
-/// decimal would mean 01274, which nobody wants.
-private let permissionRange = 0o700...0o777
-private let permissionHint =
-    "permission bits as a decimal number that gives the owner read, write and search: 448 (octal 0700) to 511 (0777)"
 
 extension Configuration.Target {
     /// Whether data is safe once it is there; caches are not.
@@ -157,15 +151,12 @@ extension Configuration.Target {
 extension Configuration.S3 {
     init(_ json: JSON, path: String, _ context: ConfigurationReader.Context) throws(ConfigurationError) {
         var fields = try ConfigurationReader(json, path: path, expected: "an object with the store's settings", context: context)
-        endpoint = try fields.optional("endpoint", "a URL such as \"https://s3.example.com\", without a path") {
-            $0.text.flatMap { isEndpoint($0) ? $0 : nil }
-        }
-        let regionHint = "a string such as \"us-east-1\""
+        endpoint = try fields.optional("endpoint", Limits.endpointHint) { $0.text.flatMap { Limits.isEndpoint($0) ? $0 : nil } }
         // Stores of one's own hardly look at the region, but the signature must name one.
         region =
             endpoint == nil
-            ? try fields.required("region", regionHint, \.text)
-            : try fields.optional("region", regionHint, \.text) ?? "us-east-1"
+            ? try fields.required("region", Limits.regionHint, \.text)
+            : try fields.optional("region", Limits.regionHint, \.text) ?? "us-east-1"
         chunkBucket = try fields.bucket("chunk_bucket")
         manifestBucket = try fields.bucket("manifest_bucket")
         domainAddressing = try fields.bool("domain_addressing", default: true)
@@ -189,8 +180,8 @@ extension Configuration.Cache {
         var fields = try ConfigurationReader(
             json, path: path, expected: "an object such as {\"directory\": …}", context: context)
         self.init(directory: try fields.requiredPath("directory"))
-        shards = try fields.integer("num_shards", in: 1...100_000, default: shards)
-        if writable { capacity = try fields.integer("capacity", in: 1...1_000_000_000, default: capacity) }
+        shards = try fields.integer("num_shards", in: Limits.shards, default: shards)
+        if writable { capacity = try fields.integer("capacity", in: Limits.capacity, default: capacity) }
         appendInstanceID = try fields.bool("append_instance_id", default: true)
         fields.finish()
     }
@@ -215,8 +206,8 @@ extension LoadingPolicy {
             let path = "\(fields.path(of: key)).partial"
             var bounds = try ConfigurationReader(
                 members[0].value, path: path, expected: "an object such as {\"min\": 16, \"max\": 1024}", context: context)
-            let minimum = try bounds.integer("min", in: 0...1_000_000_000, default: 0)
-            let maximum = try bounds.integer("max", in: minimum...1_000_000_000, default: 1_000_000_000)
+            let minimum = try bounds.integer("min", in: Limits.chunks, default: Limits.chunks.lowerBound)
+            let maximum = try bounds.integer("max", in: minimum...Limits.chunks.upperBound, default: Limits.chunks.upperBound)
             bounds.finish()
             self = .partial(min: minimum, max: maximum)
         default:
@@ -231,20 +222,21 @@ extension Configuration.Pacing {
             json, path: path, expected: "an object such as {\"requests_per_second\": 30}", context: context)
         self.init()
         requestsPerSecond = try fields.number(
-            "requests_per_second", in: 0.01...100_000, unit: "requests", default: requestsPerSecond)
-        burst = try fields.integer("burst", in: 1...1_000_000, default: burst)
+            "requests_per_second", in: Limits.requestsPerSecond, unit: "requests", default: requestsPerSecond)
+        burst = try fields.integer("burst", in: Limits.burst, default: burst)
         flushRequestsPerSecond = try fields.number(
-            "flush_requests_per_second", in: 0.01...100_000, unit: "requests", default: flushRequestsPerSecond)
+            "flush_requests_per_second", in: Limits.requestsPerSecond, unit: "requests", default: flushRequestsPerSecond)
         manifestInterval = try fields.number(
-            "manifest_interval_seconds", in: 0...86_400, unit: "seconds", default: manifestInterval)
-        passInterval = try fields.number("pass_interval_seconds", in: 0...86_400, unit: "seconds", default: passInterval)
-        workers = try fields.integer("workers", in: 1...1000, default: workers)
-        uploadsInFlight = try fields.integer("uploads_in_flight", in: 1...10_000, default: uploadsInFlight)
+            "manifest_interval_seconds", in: Limits.interval, unit: "seconds", default: manifestInterval)
+        passInterval = try fields.number("pass_interval_seconds", in: Limits.interval, unit: "seconds", default: passInterval)
+        workers = try fields.integer("workers", in: Limits.workers, default: workers)
+        uploadsInFlight = try fields.integer("uploads_in_flight", in: Limits.uploadsInFlight, default: uploadsInFlight)
         commitBudget = try fields.number(
-            "commit_budget_milliseconds", in: 0...60_000, unit: "milliseconds", default: commitBudget * 1000) / 1000
-        patrolMaxAge = try fields.number("patrol_max_age_days", in: 0.25...1000, unit: "days", default: patrolMaxAge / 86_400) * 86_400
-        scanInterval = try fields.number("scan_interval_seconds", in: 0.1...3600, unit: "seconds", default: scanInterval)
-        lagThreshold = try fields.number("lag_threshold_seconds", in: 0...86_400, unit: "seconds", default: lagThreshold)
+            "commit_budget_milliseconds", in: Limits.scaled(Limits.commitBudget, by: 1000), unit: "milliseconds", default: commitBudget * 1000) / 1000
+        patrolMaxAge = try fields.number(
+            "patrol_max_age_days", in: Limits.scaled(Limits.patrolMaxAge, by: 1 / 86_400), unit: "days", default: patrolMaxAge / 86_400) * 86_400
+        scanInterval = try fields.number("scan_interval_seconds", in: Limits.scanInterval, unit: "seconds", default: scanInterval)
+        lagThreshold = try fields.number("lag_threshold_seconds", in: Limits.interval, unit: "seconds", default: lagThreshold)
         fields.finish()
     }
 }
@@ -260,32 +252,11 @@ extension ConfigurationReader {
     }
 
     mutating func permissions(_ key: String) throws(ConfigurationError) -> UInt32 {
-        try optional(key, permissionHint) { $0.integer(in: permissionRange).map(UInt32.init) } ?? 0o700
+        let range = Int(Limits.permissions.lowerBound)...Int(Limits.permissions.upperBound)
+        return try optional(key, Limits.permissionHint) { $0.integer(in: range).map(UInt32.init) } ?? 0o700
     }
 
-    /// Names are the store's business; what would change the request's path is ours.
     mutating func bucket(_ key: String) throws(ConfigurationError) -> String {
-        try required(key, "a bucket's name: letters, digits, '.', '-' and '_'") {
-            guard let name = $0.text, name.utf8.count <= 255, name != ".", name != ".." else { return nil }
-            let isValid = name.utf8.allSatisfy {
-                Character(Unicode.Scalar($0)).isASCIILetterOrDigit || $0 == UInt8(ascii: ".") || $0 == UInt8(ascii: "-")
-                    || $0 == UInt8(ascii: "_")
-            }
-            return isValid ? name : nil
-        }
+        try required(key, Limits.bucketHint) { $0.text.flatMap { Limits.isBucket($0) ? $0 : nil } }
     }
-}
-
-extension Character {
-    fileprivate var isASCIILetterOrDigit: Bool { isASCII && (isLetter || isNumber) }
-}
-
-/// `http://` or `https://`, a host, maybe a port, and nothing after that.
-private func isEndpoint(_ url: String) -> Bool {
-    for scheme in ["http://", "https://"] where url.lowercased().hasPrefix(scheme) {
-        var host = url.dropFirst(scheme.count)
-        if host.last == "/" { host.removeLast() }
-        return !host.isEmpty && !host.contains { "/?#@ ".contains($0) }
-    }
-    return false
 }

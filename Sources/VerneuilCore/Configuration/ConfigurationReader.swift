@@ -106,7 +106,7 @@ extension JSON.Value {
 
     /// A string that says something and can be a C string.
     var text: String? {
-        if case .string(let s) = self, !s.isEmpty, !s.utf8.contains(0) { s } else { nil }
+        if case .string(let s) = self, Limits.isText(s) { s } else { nil }
     }
 }
 

@@ -86,7 +86,7 @@ enum ConfigurationDoctor {
             chart.ok("replication", "on")
         }
         var host = DoctorChart("this machine")
-        if Host.name() == "no.hostname.verneuil" || Host.name().isEmpty {
+        if Host.name() == Host.unknownName || Host.name().isEmpty {
             host.problem(
                 "host name", "/etc/hostname can't be read, or is empty",
                 advice: "Write a name that no other machine has to it: manifests are named after it.")

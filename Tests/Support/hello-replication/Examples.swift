@@ -9,10 +9,14 @@ struct Examples {
     init(_ directory: String) { self.directory = directory }
 
     func run(_ db: OpaquePointer?) async throws {
-        print("again:", try Replication.configure(configuration()), try Replication.configure())
+        try Replication.configure(configuration())
+        try Replication.configure()
+        print("again")
         var other = configuration()
         other.makeDefault = true
-        print("another:", try Replication.configure(other))
+        do { try Replication.configure(other) } catch { print("another:", error.cause, error) }
+        other.pacing.workers = 0
+        do { try Replication.configure(other) } catch { print("unusable:", error) }
 
         let source = DatabaseSource(path: "\(directory)/app.db")
         let replica = try await Replica.open(source)
@@ -33,7 +37,7 @@ struct Examples {
 
         do { try await Replication.flush("\(directory)/nothing.db") } catch { print(error.cause, error) }
         do { _ = try await Replica.open(DatabaseSource(path: "\(directory)/nothing.db")) } catch { print(error) }
-        do { _ = try DatabaseSource("ftp://x/y") } catch { print(error) }
+        do { _ = try DatabaseSource(reference: "ftp://x/y") } catch { print(error) }
         try await anotherTarget()
         let status = await Replication.status()
         print("status:", status.map { $0.databases.count }, status.allSatisfy { $0.isFine(limit: 1) })
@@ -59,6 +63,37 @@ struct Examples {
         try Replication.configure(configuration)
     }
 
+    func configureFromTheEnvironment() throws {
+        try Replication.configure()
+    }
+
+    func configureGently() throws {
+        var configuration = Configuration()
+        configuration.spoolingDirectory = "/var/spool/app"
+        configuration.targets = [
+            .s3(.init(region: "us-east-1", chunkBucket: "app-chunks", manifestBucket: "app-manifests"))
+        ]
+        configuration.pacing.requestsPerSecond = 10
+        try Replication.configure(configuration)
+    }
+
+    func sources() throws -> [DatabaseSource] {
+        let here = DatabaseSource(path: "/srv/app.db")
+        let elsewhere = DatabaseSource(path: "/srv/app.db", host: "db1.example.com")
+        let saved = try DatabaseSource(reference: "/backup/app.manifest")
+        return [here, elsewhere, saved]
+    }
+
+    func flushAndWaitHere() throws {
+        try Replication.flushBlocking("/srv/app.db", timeout: .seconds(30))
+    }
+
+    func statusOfOne() async {
+        if let database = await Replication.status(of: "/srv/app.db") {
+            print(database.lag ?? 0, "s behind", database.problems, database.targets.flatMap(\.problems))
+        }
+    }
+
     func configureForADirectory() throws {
         var configuration = Configuration()
         configuration.spoolingDirectory = "/var/spool/app"
@@ -79,7 +114,7 @@ struct Examples {
     }
 
     func restore() async throws {
-        let source = try DatabaseSource("verneuil://db1.example.com/srv/app.db")
+        let source = try DatabaseSource(reference: "verneuil://db1.example.com/srv/app.db")
         try await Replication.restore(source, to: "/srv/restored.db")
     }
 

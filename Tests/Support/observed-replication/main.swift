@@ -32,6 +32,12 @@ configuration.spoolingDirectory = "\(directory)/spool"
 configuration.targets = [.directory(.init(path: "\(directory)/store"))]
 // The gauge is set with each look at the spool.
 configuration.pacing.scanInterval = 1
+// An extension of the program's own that fails keeps ours from SQLite: that is told, and can be tried again.
+let failing: @convention(c) (OpaquePointer?, UnsafeMutableRawPointer?, UnsafeRawPointer?) -> Int32 = { _, _, _ in SQLITE_ERROR }
+let entry = unsafeBitCast(failing, to: (@convention(c) () -> Void).self)
+sqlite3_auto_extension(entry)
+do { try Replication.configure(configuration) } catch { print("refused:", error.cause) }
+sqlite3_cancel_auto_extension(entry)
 try Replication.configure(configuration)
 var db: OpaquePointer?
 sqlite3_open_v2("file:\(directory)/app.db?vfs=verneuil", &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI, nil)

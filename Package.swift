@@ -44,7 +44,7 @@ let package = Package(
         // The same functions for C programs; scripts/build makes libverneuil.a of it.
         .library(name: "verneuil_static", type: .static, targets: ["VerneuilExtension", "CVerneuilStatic"]),
         .executable(name: "verneuilctl", targets: ["verneuilctl"]),
-        // For Benchmarks/.
+        // Not API, and free to change: Benchmarks/, a package of its own, measures these. `Verneuil` is what programs use.
         .library(name: "VerneuilFormat", targets: ["VerneuilFormat"]),
         .library(
             name: "VerneuilUploads",

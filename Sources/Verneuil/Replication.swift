@@ -134,7 +134,7 @@ public enum Replication {
     /// - Parameters:
     ///   - path: the database's file.
     ///   - timeout: how long all of it may take.
-    /// - Throws: where anything is left that isn't stored on every target, with the reason. It stays
+    /// - Throws: where anything is left that isn't stored on every target, with its cause and the reason. It stays
     ///   spooled, and is tried again in the background.
     public static func flush(_ path: String, timeout: Duration = .seconds(600)) async throws(FlushError) {
         try await onThreadOfItsOwn("verneuil-flush") { () throws(FlushError) in try flushNow(path, timeout) }
@@ -156,6 +156,18 @@ public enum Replication {
     }
 
     private static func flushNow(_ path: String, _ timeout: Duration) throws(FlushError) {
+        try forEachReplicator(of: path, timeout) { replicator, canonical, status, deadline in
+            replicator.flush(
+                SpoolDatabase(replicator.spool, path: canonical, device: status.device, inode: status.inode), deadline: deadline)
+        }
+    }
+
+    /// All by one deadline: a database may be spooled in two places, where it was opened with settings of its own and without.
+    private static func forEachReplicator(
+        of path: String, _ timeout: Duration,
+        _ store: (Replicator, _ canonical: String, FileStatus, _ deadline: MonotonicTime) -> FlushFailure?
+    ) throws(FlushError) {
+        let deadline = MonotonicTime.now.advanced(seconds: timeout.inSeconds)
         let canonical = Files.canonical(path) ?? path
         let status: FileStatus?
         do throws(SystemError) { status = try Files.status(canonical) } catch {
@@ -168,9 +180,40 @@ public enum Replication {
             throw FlushError(path: path, cause: .off, reason: "replication is off: configure a spooling directory")
         }
         for replicator in replicators {
-            let database = SpoolDatabase(replicator.spool, path: canonical, device: status.device, inode: status.inode)
-            if let reason = replicator.flush(database, timeout: timeout.inSeconds) {
-                throw FlushError(path: path, cause: .notStored, reason: reason)
+            if let failure = store(replicator, canonical, status, deadline) {
+                throw FlushError(path: path, cause: failure.cause, reason: failure.reason)
+            }
+        }
+    }
+
+    // MARK: Sync
+
+    /// Stores a database as it is now, whether or not this process has it open; also over what another machine has stored under its name.
+    ///
+    /// ```swift
+    /// do { try await Replication.flush("/srv/app.db") } catch where error.cause == .fenced {
+    ///     // Where somebody has decided that this machine is the right one.
+    ///     try await Replication.sync("/srv/app.db", takeOver: true)
+    /// }
+    /// ```
+    ///
+    /// - Parameters:
+    ///   - path: the database's file, in a rollback-journal mode. It may be in use; what is stored is one committed state.
+    ///   - takeOver: overwrite the manifest even if another machine with this host name has written it, which then stops. Two machines
+    ///     that take over in turn overwrite each other's data: let one of them be stopped before (docs/REPLICATION.md, Fencing).
+    ///   - timeout: how long all of it may take.
+    /// - Throws: where the database isn't stored on every target then, with the reason.
+    public static func sync(
+        _ path: String, takeOver: Bool = false, timeout: Duration = .seconds(3600)
+    ) async throws(FlushError) {
+        try await onThreadOfItsOwn("verneuil-sync") { () throws(FlushError) in
+            try forEachReplicator(of: path, timeout) { replicator, canonical, status, deadline in
+                // SQLite's file format, 1.3. An empty file is a database without tables.
+                let header = try? Files.read(canonical, prefix: 16)
+                guard let header, header.isEmpty || header == Array("SQLite format 3\0".utf8) else {
+                    return FlushFailure(.noDatabase, "this is no SQLite database: nothing is stored")
+                }
+                return replicator.sync(path: canonical, deadline: deadline, takeOver: takeOver)
             }
         }
     }
@@ -317,18 +360,12 @@ public enum Replication {
 
 /// What keeps a flush from being true.
 public struct FlushError: Error, Sendable, CustomStringConvertible {
-    /// What kind of obstacle it is.
-    public enum Cause: Sendable, Hashable {
-        /// No spooling directory is configured.
-        case off
-        /// There is no such file, or it can't be looked at.
-        case noDatabase
-        /// Something is left that isn't stored on every target.
-        case notStored
-    }
+    /// What kind of obstacle it is: `off`, `noTarget`, `noDatabase`, `walMode`, `hotJournal`, `fenced`, `timedOut`, or
+    /// `notStored` for all else that a store or the system answered.
+    public typealias Cause = FlushFailure.Cause
     /// The database, as the caller named it.
     public var path: String
-    /// What kind of obstacle it is.
+    /// What kind of obstacle it is; of several targets, `fenced` where one is, else that of the first.
     public var cause: Cause
     /// What happened, for people.
     public var reason: String

@@ -122,6 +122,7 @@ public final class Engine: Sendable {
     /// configuration), which changes nothing; and where replication was off until then, anything may be asked for.
     /// - Throws: where that can't be had; nothing has changed then.
     public static func install(_ configuration: Configuration) throws(ConfigurationError) {
+        try configuration.validate()
         try lock.withLock { () throws(ConfigurationError) in
             if let installed {
                 let wanted = configuration.withoutWarnings

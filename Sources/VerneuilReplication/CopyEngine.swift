@@ -291,7 +291,7 @@ final class CopyEngine: @unchecked Sendable {
 
     // MARK: - Flush
 
-    func flush(_ database: SpoolDatabase, deadline: MonotonicTime) -> String? {
+    func flush(_ database: SpoolDatabase, deadline: MonotonicTime) -> FlushFailure? {
         copier(database).flush(deadline: deadline)
     }
 

@@ -192,28 +192,28 @@ final class DatabaseCopier: @unchecked Sendable {
     // MARK: - Flush
 
     /// Until everything that is committed now is on every target, or it's sure that it won't be. nil, or why not.
-    func flush(deadline: MonotonicTime) -> String? {
-        if targets.isEmpty { return "no replication target is configured" }
+    func flush(deadline: MonotonicTime) -> FlushFailure? {
+        if targets.isEmpty { return FlushFailure(.noTarget, "no replication target is configured") }
         let mark = WriterMark(replicator.options.identity, device: database.device, inode: database.inode)
         while true {
             do throws(SystemError) {
                 switch try settle(deadline) {
                 case .success(let wanted):
-                    let reasons = flush(wanted, mark, deadline)
-                    if reasons.isEmpty { return nil }
+                    let failures = flush(wanted, mark, deadline)
+                    if failures.isEmpty { return nil }
                     // Another epoch has begun meanwhile, whose points don't compare with what was wanted.
-                    if !reasons.contains(TargetCopier.overtakenEpoch) { return reasons.joined(separator: "; ") }
-                case .failure(let reason): return reason.text
+                    if !failures.contains(TargetCopier.overtakenEpoch) { return FlushFailure.all(failures) }
+                case .failure(let failure): return failure
                 }
             } catch {
-                return "\(error)"
+                return FlushFailure(.notStored, "\(error)")
             }
-            if MonotonicTime.now >= deadline { return "out of time" }
+            if MonotonicTime.now >= deadline { return FlushFailure(.timedOut, "out of time") }
         }
     }
 
     /// On all targets at once. Answers why not, of each that failed.
-    private func flush(_ wanted: SpoolPoint, _ mark: WriterMark, _ deadline: MonotonicTime) -> [String] {
+    private func flush(_ wanted: SpoolPoint, _ mark: WriterMark, _ deadline: MonotonicTime) -> [FlushFailure] {
         if targets.count == 1, let only = targets.first {
             return only.flush(wanted, mark, deadline: deadline).map { [$0] } ?? []
         }
@@ -222,24 +222,24 @@ final class DatabaseCopier: @unchecked Sendable {
             do throws(SystemError) {
                 try Threads.spawn("verneuil-flush") { board.put(i, target.flush(wanted, mark, deadline: deadline)) }
             } catch {
-                board.put(i, "\(error)")
+                board.put(i, FlushFailure(.notStored, "\(error)"))
             }
         }
         return board.take().compactMap(\.self)
     }
 
-    private struct Refusal: Error { var text: String }
-
     /// Seconds that a journal which nobody is at work on is waited for: a program that starts again rolls it back.
     static let patienceForJournals = 5.0
 
-    private var hotJournal: String {
-        "a transaction was interrupted and is not rolled back: \(SourceLocks.journal(database.path)) is left of it; "
-            + "open the database once with SQLite (sqlite3 FILE \"SELECT 1 FROM sqlite_schema\"), and flush again"
+    private var hotJournal: FlushFailure {
+        FlushFailure(
+            .hotJournal,
+            "a transaction was interrupted and is not rolled back: \(SourceLocks.journal(database.path)) is left of it; "
+                + "open the database once with SQLite (sqlite3 FILE \"SELECT 1 FROM sqlite_schema\"), and flush again")
     }
 
     /// The point to which everything that is committed now belongs, made whole. Runs the builder where it isn't.
-    private func settle(_ deadline: MonotonicTime) throws(SystemError) -> Result<SpoolPoint, Refusal> {
+    private func settle(_ deadline: MonotonicTime) throws(SystemError) -> Result<SpoolPoint, FlushFailure> {
         var openSince: (begun: SpoolPoint, since: MonotonicTime)?
         // Whatever was committed before the call came before this transaction.
         var first: SpoolPoint?
@@ -259,7 +259,7 @@ final class DatabaseCopier: @unchecked Sendable {
                     isStored: replicator.knownChunks(database))
             } catch {
                 if error.code == ENOENT || error.code == ESTALE {
-                    return .failure(Refusal(text: "\(database.path) is gone, or replaced by another file"))
+                    return .failure(FlushFailure(.noDatabase, "\(database.path) is gone, or replaced by another file"))
                 }
                 throw error
             }
@@ -277,11 +277,12 @@ final class DatabaseCopier: @unchecked Sendable {
             if case .unsettled = outcome {
                 if try database.isInWALMode() {
                     return .failure(
-                        Refusal(text: "the database is in WAL mode, which is not replicated: run \"PRAGMA journal_mode=DELETE\" on it with another VFS"))
+                        FlushFailure(
+                            .walMode, "the database is in WAL mode, which is not replicated: run \"PRAGMA journal_mode=DELETE\" on it with another VFS"))
                 }
                 let journal = try database.abandonedJournal()
                 if let journal, let left, left.journal.inode == journal.inode, left.journal.modified == journal.modified {
-                    if MonotonicTime.now.seconds(since: left.since) >= Self.patienceForJournals { return .failure(Refusal(text: hotJournal)) }
+                    if MonotonicTime.now.seconds(since: left.since) >= Self.patienceForJournals { return .failure(hotJournal) }
                 } else {
                     left = journal.map { ($0, MonotonicTime.now) }
                 }
@@ -289,9 +290,10 @@ final class DatabaseCopier: @unchecked Sendable {
                 left = nil
             }
             if MonotonicTime.now >= deadline {
-                if left != nil { return .failure(Refusal(text: hotJournal)) }
+                if left != nil { return .failure(hotJournal) }
                 return .failure(
-                    Refusal(text: "the database was being written all the time (\(outcome)): end the transaction that is open on it, and flush again"))
+                    FlushFailure(
+                        .timedOut, "the database was being written all the time (\(outcome)): end the transaction that is open on it, and flush again"))
             }
             if outcome != .more { Threads.pause(microseconds: 10_000) }
         }
@@ -301,21 +303,21 @@ final class DatabaseCopier: @unchecked Sendable {
 /// What several threads answer.
 private final class Answers: @unchecked Sendable {
     private let lock = Lock()
-    private var answers: [String?]
+    private var answers: [FlushFailure?]
     private var missing: Int
 
     init(_ count: Int) {
         answers = Array(repeating: nil, count: count)
         missing = count
     }
-    func put(_ index: Int, _ answer: String?) {
+    func put(_ index: Int, _ answer: FlushFailure?) {
         lock.withLock {
             answers[index] = answer
             missing -= 1
             lock.broadcast()
         }
     }
-    func take() -> [String?] {
+    func take() -> [FlushFailure?] {
         lock.withLock {
             while missing > 0 { lock.wait() }
             return answers

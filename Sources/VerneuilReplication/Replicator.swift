@@ -292,7 +292,12 @@ public final class Replicator: @unchecked Sendable {
     /// - Parameter timeout: seconds.
     /// - Returns: nil, or why not.
     public func flush(_ database: SpoolDatabase, timeout: Double = 600) -> String? {
-        copyEngine.flush(database, deadline: MonotonicTime.now.advanced(seconds: timeout))
+        flush(database, deadline: MonotonicTime.now.advanced(seconds: timeout))?.reason
+    }
+
+    /// The same, for who must tell one obstacle from another, or has several to flush by one deadline.
+    public func flush(_ database: SpoolDatabase, deadline: MonotonicTime) -> FlushFailure? {
+        copyEngine.flush(database, deadline: deadline)
     }
 
     /// Flushes every database that has something spooled, and removes what is spooled of those that are gone (S9).
@@ -309,7 +314,7 @@ public final class Replicator: @unchecked Sendable {
             for (database, records) in closed + open {
                 do throws(SystemError) {
                     switch try copyEngine.retireIfGone(database) {
-                    case .here: if let reason = copyEngine.flush(database, deadline: deadline) { failed.append((database.path, reason)) }
+                    case .here: if let failure = copyEngine.flush(database, deadline: deadline) { failed.append((database.path, failure.reason)) }
                     case .gone: continue
                     // What is stored already is nothing that anybody here could lose.
                     case .unseen(let reason): if records?.pendingSince != nil { failed.append((database.path, Self.unseen(reason))) }
@@ -333,14 +338,19 @@ public final class Replicator: @unchecked Sendable {
     ///   - timeout: seconds.
     ///   - takeOver: also over a manifest that another machine has written (docs/REPLICATION.md, Fencing).
     public func sync(path: String, timeout: Double = 3600, takeOver: Bool = false) -> String? {
+        sync(path: path, deadline: MonotonicTime.now.advanced(seconds: timeout), takeOver: takeOver)?.reason
+    }
+
+    /// The same, for who must tell one obstacle from another.
+    public func sync(path: String, deadline: MonotonicTime, takeOver: Bool) -> FlushFailure? {
         do throws(SystemError) {
             try spool.prepare()
-            guard let status = try Files.status(path) else { return "there is no file \(path)" }
+            guard let status = try Files.status(path) else { return FlushFailure(.noDatabase, "there is no file \(path)") }
             let database = SpoolDatabase(spool, path: path, device: status.device, inode: status.inode)
             if takeOver { for target in targets { try database.requestTakeover(target.identifier) } }
-            return flush(database, timeout: timeout)
+            return flush(database, deadline: deadline)
         } catch {
-            return "\(error)"
+            return FlushFailure(.notStored, "\(error)")
         }
     }
 }

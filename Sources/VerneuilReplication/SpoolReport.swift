@@ -6,7 +6,6 @@ import VerneuilSystem
 /// What can be told about replication from the spooling directory alone: no
 /// process has to run, no lock is taken, nothing is written and no store is asked.
 ///
-///     let report = SpoolReport(SpoolDirectory("/var/spool/verneuil"), targets: nil)
 ///     for database in report.databases { print(database.path, database.lag ?? 0) }
 ///
 /// How far behind a target is follows from what producers and copiers wrote
@@ -22,7 +21,8 @@ public struct SpoolReport: Sendable {
     /// The largest lag of all, in seconds.
     public var lag: Double { databases.compactMap(\.lag).max() ?? 0 }
 
-    /// Whether replication works, with no lag above `limit` seconds.
+    /// Whether replication works, with no problem and no lag above a limit.
+    /// - Parameter limit: in seconds.
     public func isFine(limit: Double) -> Bool {
         problems.isEmpty && databases.allSatisfy { $0.problems.isEmpty && ($0.lag ?? 0) <= limit }
             && databases.allSatisfy { $0.targets.allSatisfy { $0.problems.isEmpty } }
@@ -31,7 +31,7 @@ public struct SpoolReport: Sendable {
     /// - Parameters:
     ///   - targets: those that must have everything; nil: all that copiers have written about.
     ///   - now: nanoseconds since 1970; nil: by the clock.
-    public init(_ spool: SpoolDirectory, targets: [ReplicationTarget]?, now: UInt64? = nil) {
+    package init(_ spool: SpoolDirectory, targets: [ReplicationTarget]?, now: UInt64? = nil) {
         directory = spool.root
         let now = now ?? Self.wallNanoseconds()
         if let targets, targets.isEmpty { problems.append("no replication target is configured: nothing is uploaded") }
@@ -75,9 +75,9 @@ public struct DatabaseReport: Sendable {
     public var stagedBytes: UInt64?
     /// Transactions committed through the verneuil VFS since this machine started.
     public var transactions: UInt64 = 0
-    /// When the file was changed last, if that isn't spooled.
+    /// When the file was changed last, if that isn't spooled: nanoseconds since 1970 (UTC), by its file system's clock; nil: all is.
     public var unspooledSince: UInt64?
-    /// Disk space of the spool, and the most that it may have (S2).
+    /// Disk space of the spool, and the most that it may have (S2), in bytes.
     public var spoolBytes: Int64 = 0
     /// See ``spoolBytes``.
     public var spoolBound: Int64 = 0
@@ -173,19 +173,19 @@ public struct TargetReport: Sendable {
     public var pendingChunks = 0
     /// See ``pendingChunks``.
     public var pendingBytes: UInt64 = 0
-    /// Sent since this machine started, as sent.
+    /// Chunks and bytes sent since this machine started; bytes as sent, compressed.
     public var uploadedChunks: Int
     /// See ``uploadedChunks``.
     public var uploadedBytes: Int
-    /// When a snapshot was stored last.
+    /// When a snapshot was stored last: nanoseconds since 1970 (UTC); 0: never.
     public var lastSuccess: UInt64
-    /// When a pass failed last.
+    /// When a pass failed last: nanoseconds since 1970 (UTC); 0: never.
     public var lastError: UInt64
     /// Its reason.
     public var error: String
     /// Failures since the last success.
     public var failures: Int
-    /// The upload that is under way, if one is.
+    /// Chunks of the upload that is under way, if one is.
     public var progress: (done: Int, total: Int)?
     /// The store can't tell who wrote last: two machines of one name would overwrite each other.
     public var isUnguarded: Bool

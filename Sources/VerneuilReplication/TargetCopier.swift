@@ -76,7 +76,8 @@ final class TargetCopier: @unchecked Sendable {
         case overtaken
         /// For this many seconds, because of what another process sent, or failed to.
         case tooEarly(Double)
-        case failed(String, isFinal: Bool)
+        /// With a cause that is final, trying again doesn't help.
+        case failed(String, final: FlushFailure.Cause?)
     }
 
     /// Seconds for which producers are asked to wait for this target; nil: not at all, since it failed the last time.
@@ -153,7 +154,7 @@ final class TargetCopier: @unchecked Sendable {
                 record.lastFailure = MonotonicTime.now
                 unwritten = record
             }
-            return .failed("\(error)", isFinal: false)
+            return .failed("\(error)", final: nil)
         }
     }
 
@@ -274,7 +275,7 @@ final class TargetCopier: @unchecked Sendable {
             // The store does what it can.
             save()
             try copier.noteProgress(session)
-            return .failed(reason, isFinal: true)
+            return .failed(reason, final: .timedOut)
         }
         record.error = reason
         record.lastError = timestamp()
@@ -284,7 +285,7 @@ final class TargetCopier: @unchecked Sendable {
         save()
         metrics.failures.increment()
         try copier.noteProgress(session)
-        return .failed(reason, isFinal: failure is ManifestFence.Fenced)
+        return .failed(reason, final: failure is ManifestFence.Fenced ? .fenced : nil)
     }
 
     /// A snapshot that stands and can't be read: a full one is made of the database itself.
@@ -378,10 +379,10 @@ final class TargetCopier: @unchecked Sendable {
     // MARK: - Flush
 
     /// What `flush` answers where the point that it was asked for means nothing any more.
-    static let overtakenEpoch = "a full snapshot came before what was wanted"
+    static let overtakenEpoch = FlushFailure(.notStored, "a full snapshot came before what was wanted")
 
     /// Until `wanted` is stored on this target, or it's sure that it won't be. nil, or why not.
-    func flush(_ wanted: SpoolPoint, _ mark: WriterMark, deadline: MonotonicTime) -> String? {
+    func flush(_ wanted: SpoolPoint, _ mark: WriterMark, deadline: MonotonicTime) -> FlushFailure? {
         lock.withLock { flushes += 1 }
         defer { lock.withLock { flushes -= 1 } }
         var hurried: MonotonicTime?
@@ -404,9 +405,9 @@ final class TargetCopier: @unchecked Sendable {
                     lastReason = "\(error)"
                     tries += 1
                 }
-                if tries >= 3 { return lastReason }
+                if tries >= 3 { return FlushFailure(.notStored, lastReason) }
             }
-            if now >= deadline { return "out of time; last: \(lastReason)" }
+            if now >= deadline { return FlushFailure(.timedOut, "out of time; last: \(lastReason)") }
             switch pass(.flush, deadline: deadline) {
             case .stored(let point):
                 didUpload = point >= wanted
@@ -414,17 +415,17 @@ final class TargetCopier: @unchecked Sendable {
             case .nothingNew:
                 lastReason = "the snapshot is not complete"
                 Threads.pause(microseconds: 20_000)
-            case .gone: return "\(database.path) is gone, or replaced by another file"
-            case .unseen(let reason): return Replicator.unseen(reason)
+            case .gone: return FlushFailure(.noDatabase, "\(database.path) is gone, or replaced by another file")
+            case .unseen(let reason): return FlushFailure(.noDatabase, Replicator.unseen(reason))
             case .busy:
                 lastReason = "another copier is at work"
                 waitForPass()
             case .tooEarly: Threads.pause(microseconds: 20_000)
             case .overtaken: lastReason = "commits came faster than they were stored"
-            case .failed(let reason, let isFinal):
+            case .failed(let reason, let final):
                 lastReason = reason
                 tries += 1
-                if tries >= 3 || isFinal { return reason }
+                if tries >= 3 || final != nil { return FlushFailure(final ?? .notStored, reason) }
                 Threads.pause(microseconds: 200_000)
             }
         }

@@ -45,7 +45,7 @@ public struct Verification: Sendable, Hashable {
     public var store: String
     /// Bytes of the database; nil where the manifest could not be read.
     public var length: UInt64?
-    /// When the source file last changed: seconds since 1970, by its own machine's clock; 0 where not known.
+    /// When the source file last changed: seconds since 1970 (UTC), by its own machine's clock; 0 where not known.
     public var ctime: Int64 = 0
     /// Distinct objects of the chunk bucket that the database is made of, its base chunk not counted.
     public var objects = 0

@@ -1,5 +1,6 @@
 import ArgumentParser
 import CVerneuil
+import Verneuil
 import VerneuilCore
 import VerneuilReplica
 import VerneuilSystem
@@ -70,13 +71,7 @@ struct RestoreCommand: Tool {
         options.force = force
         options.verify = verify
         options.progress = bar.show
-        if integrityCheck {
-            options.inspect = { path throws(ReplicaError) in
-                guard let complaints = IntegrityCheck.complaints(about: path) else { return }
-                throw .refused(
-                    "the database is as it was stored, but SQLite's integrity check says: \(complaints); it is left in \(path)")
-            }
-        }
+        if integrityCheck { options.inspect = IntegrityCheck.inspect }
         let report: Restore.Report
         do {
             report = try restore.write(to: out, options: options)

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Verneuil
 import VerneuilCore
 import VerneuilReplica
 import VerneuilStore

@@ -34,6 +34,17 @@ import Testing
         #expect(here.files("else where/manifests").count == 1)
     }
 
+    @Test func whatKeepsAFlushFromBeingTrueIsToldByItsCauseAndATakeOverEndsAFence() throws {
+        let here = try Workspace()
+        let program = try Program.run([Products.path("hello-replication"), here.path, "obstacles"])
+        #expect(
+            program.text.split(separator: "\n") == [
+                "8192 bytes are stored", "nothing: noDatabase", "wal: walMode", "busy: timedOut", "hot: hotJournal", "flush: fenced", "sync: fenced",
+                "taken over", "text: noDatabase", "parts: true true true", "checked: true false", "unchecked: true",
+            ], "\(program)")
+        #expect(program.status == 0, "\(program)")
+    }
+
     /// swift-log and swift-metrics: the program's own handler and factory get what is said, with what it is about.
     @Test func aProgramsOwnLogHandlerAndMetricsFactoryGetOurMessagesAndFigures() throws {
         let here = try Workspace()

@@ -159,6 +159,20 @@ struct Examples {
         return uri
     }
 
+    func takeOver() async throws {
+        do { try await Replication.flush("/srv/app.db") } catch where error.cause == .fenced {
+            // Where somebody has decided that this machine is the right one.
+            try await Replication.sync("/srv/app.db", takeOver: true)
+        }
+    }
+
+    func restoreFromYesterdays() async throws {
+        var options = RestoreOptions()
+        options.base = "/srv/yesterday.db"
+        options.progress = { done, total in print(done, "of", total, "bytes") }
+        try await Replication.restore(DatabaseSource(path: "/srv/app.db"), to: "/srv/restored.db", options: options)
+    }
+
     private func synchronous() {
         do { try Replication.flushBlocking("\(directory)/app.db", timeout: .seconds(60)) } catch { print(error) }
     }

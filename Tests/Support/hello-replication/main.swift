@@ -14,5 +14,5 @@ let replica = try await Replica.open(DatabaseSource(path: "\(directory)/app.db")
 print(replica.snapshot.length, "bytes are stored")
 
 // That is the whole of hello, world. The rest is what LibraryTests looks at.
-try await Examples(directory).run(db)
+if CommandLine.arguments.last == "obstacles" { try await Obstacles(directory).run(db) } else { try await Examples(directory).run(db) }
 sqlite3_close(db)

@@ -30,11 +30,11 @@ import VerneuilCore
         let promises = try #require(try Document("README.md").text.firstMatch(of: #/(?s)## What is promised(.*?)\n## /#)).output.1
         let rows = promises.matches(of: #/(?m)^\| (P[1-7]) \|.*\|(.*)\|$/#)
         #expect(rows.map { String($0.output.1) } == ["P1", "P2", "P3", "P4", "P5", "P6", "P7"])
-        let tests = try Self.sources("Tests").joined(separator: "\n")
+        let tests = try Self.tests()
         for row in rows {
             let names = row.output.2.matches(of: #/`([^`]+)`/#).map { String($0.output.1) }.filter { !$0.hasPrefix("scripts/") }
             #expect(!names.isEmpty, "\(row.output.1) names no test")
-            for name in names { #expect(tests.contains("func \(name)(") || tests.contains("func `\(name)`("), "\(name)") }
+            for name in names { #expect(tests.contains(name), "\(name)") }
         }
     }
 
@@ -81,13 +81,20 @@ import VerneuilCore
     }
 
     @Test func linksBetweenDocumentsLeadSomewhere() throws {
+        var (count, anchors) = (0, 0)
         for document in try Document.all() {
             let directory = URL(fileURLWithPath: "\(Products.package)/\(document)").deletingLastPathComponent()
-            for link in try Document(document).text.matches(of: #/\]\(([^)#:\s]+)(#[^)]*)?\)/#) {
-                let target = directory.appendingPathComponent(String(link.output.1)).path
+            for link in try Document(document).text.matches(of: #/\]\(([^)#:\s]*)(?:#([^)]*))?\)/#) {
+                let target = link.output.1.isEmpty ? "\(Products.package)/\(document)" : directory.appendingPathComponent(String(link.output.1)).path
+                count += 1
                 #expect(FileManager.default.fileExists(atPath: target), "\(document): \(link.output.1)")
+                guard let anchor = link.output.2 else { continue }
+                anchors += 1
+                let text = try String(contentsOfFile: target, encoding: .utf8)
+                #expect(Self.anchors(text).contains(String(anchor)), "\(document): \(link.output.1)#\(anchor)")
             }
         }
+        #expect(count >= 40, "\(count) links, \(anchors) of them to sections")
     }
 
     @Test func everyBlockOfSwiftInTheDocumentationIsCompiled() throws {
@@ -108,7 +115,29 @@ import VerneuilCore
         #expect(count >= 6)
     }
 
+    /// Of headings, as GitHub makes them.
+    private static func anchors(_ markdown: String) -> [String] {
+        markdown.matches(of: #/(?m)^#{1,6} +(.+)$/#).map { heading in
+            String(heading.output.1.lowercased().filter { $0.isLetter || $0.isNumber || " -_".contains($0) }.map { $0 == " " ? "-" : $0 })
+        }
+    }
+
     // MARK: files
+
+    /// Names of all test functions: those with `@Test` before them.
+    static func tests() throws -> Set<String> {
+        var names: Set<String> = []
+        for source in try sources("Tests") {
+            let pieces = source.components(separatedBy: "func ")
+            for (before, piece) in zip(pieces, pieces.dropFirst()) {
+                // Since the function before has ended.
+                guard let mark = before.range(of: "@Test", options: .backwards), !before[mark.upperBound...].contains("\n    }\n") else { continue }
+                let name = piece.hasPrefix("`") ? piece.dropFirst().prefix { $0 != "`" } : piece.prefix { $0 != "(" && $0 != "<" }
+                names.insert(String(name))
+            }
+        }
+        return names
+    }
 
     static func sources(_ directory: String) throws -> [String] {
         let root = "\(Products.package)/\(directory)"

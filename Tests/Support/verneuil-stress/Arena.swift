@@ -91,12 +91,10 @@ struct Finding: Error, CustomStringConvertible {
     init(_ description: String) { self.description = description }
 }
 
-/// Keeps what replication says in a file of its own for each process, and remembers whether it said what it
-/// must not say unless somebody tampers with the spool.
+/// Keeps what replication says in a file of its own for each process, dead ones' as well.
 struct StressLog: LogHandler {
     private static let lock = Lock()
     private nonisolated(unsafe) static var file: Int32 = -1
-    private nonisolated(unsafe) static var alarms: [String] = []
 
     var logLevel: Logger.Level = .info
     var metadata: Logger.Metadata = [:]
@@ -108,8 +106,17 @@ struct StressLog: LogHandler {
         return Logger(label: "verneuil") { _ in StressLog() }
     }
 
-    /// Messages of a kind that no crash and no concurrency may lead to.
-    static var raised: [String] { lock.withLock { alarms } }
+    /// Throws where a process of the run, whatever became of it, said what no crash and no concurrency may lead to: only that
+    /// somebody tampers with the spool.
+    static func expectNoAlarm(_ arena: Arena) throws {
+        for name in try Files.list(arena.root + "/log").sorted() where Int(name) != nil {
+            let text = String(decoding: try Files.read("\(arena.root)/log/\(name)") ?? [], as: UTF8.self)
+            for line in text.split(separator: "\n")
+            where line.contains("changed without our knowing") || line.contains("doesn't hold what it should") {
+                throw Finding("replication said, in process \(name): \(line)")
+            }
+        }
+    }
 
     subscript(metadataKey key: String) -> Logger.Metadata.Value? {
         get { metadata[key] }
@@ -119,8 +126,6 @@ struct StressLog: LogHandler {
     func log(event: LogEvent) {
         var line = "\(wallClock().seconds) \(event.level) \(event.message)"
         for (key, value) in event.metadata ?? [:] { line += " \(key)=\(value)" }
-        let isAlarm = line.contains("changed without our knowing") || line.contains("doesn't hold what it should")
-        Self.lock.withLock { if isAlarm { Self.alarms.append(line) } }
         line += "\n"
         _ = line.withCString { vrn_write(Self.file, $0, strlen($0)) }
     }

@@ -40,12 +40,12 @@ struct CrashJudge {
         try stage.commit()
         try compare(stage)
         try noDebris(stage)
-        if let alarm = StressLog.raised.first { throw Finding("replication said: \(alarm)") }
+        try StressLog.expectNoAlarm(arena)
     }
 
     /// No half snapshot passes for a whole one.
     private func spoolOffersCommittedStates(_ log: LedgerLog) throws {
-        for database in (try? arena.spool.databases()) ?? [] {
+        for database in try arena.spool.databases() {
             guard let session = try SpoolCopierSession.open(database), let snapshot = try session.snapshot() else { continue }
             var bytes: [UInt8] = []
             for index in snapshot.chunks.indices {
@@ -103,7 +103,7 @@ struct CrashJudge {
         if let first = failed.first { throw Finding("flush of all: \(first.path): \(first.reason)") }
         var debris: [String] = []
         for _ in 0..<100 {
-            debris = SpoolUse.debris(arena)
+            debris = try SpoolUse.debris(arena)
             if debris.isEmpty { break }
             usleep(10_000)
         }

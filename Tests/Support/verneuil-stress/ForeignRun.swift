@@ -48,10 +48,12 @@ final class ForeignRun {
         try sampler.start()
         try record()
         try waitUntilStored()
-        for _ in 0..<steps {
+        // Each of them once, then whatever comes.
+        let first = Deed.allCases.shuffled(using: &random)
+        for step in 0..<steps {
             Watchdog.shared.pet()
             let all = Deed.allCases
-            let deed = all[Int.random(in: 0..<all.count, using: &random)]
+            let deed = step < first.count ? first[step] : all[Int.random(in: 0..<all.count, using: &random)]
             history.append(deed.rawValue)
             do {
                 try perform(deed)

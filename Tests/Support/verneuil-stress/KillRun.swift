@@ -63,7 +63,7 @@ final class KillRun {
         figures.note("commits", log.commits)
         figures.note("restores", try reader.stop().count)
         figures.note("slowest-flush-ms", Int(slowestFlush * 1000))
-        if let alarm = StressLog.raised.first { throw Finding("replication said: \(alarm)") }
+        try StressLog.expectNoAlarm(arena)
         return figures
     }
 
@@ -134,7 +134,7 @@ final class KillRun {
         // Our own builder and copier may be in the middle of something.
         var debris: [String] = []
         for _ in 0..<40 {
-            debris = SpoolUse.debris(arena)
+            debris = try SpoolUse.debris(arena)
             if debris.isEmpty { break }
             usleep(50_000)
         }

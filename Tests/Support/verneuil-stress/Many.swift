@@ -52,6 +52,7 @@ struct Many: ParsableCommand {
                 }
             }
             try judge(arena, elapsed, &figures)
+            try StressLog.expectNoAlarm(arena)
             return figures
         }
     }

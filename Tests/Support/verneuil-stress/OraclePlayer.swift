@@ -67,7 +67,7 @@ struct OraclePlayer: ParsableCommand {
             let path = arena.database(index)
             if try Files.status(path) != nil { try judge?.compare(path, keepsReplica: false) }
         }
-        if let alarm = StressLog.raised.first { throw Finding("replication said: \(alarm)") }
+        try StressLog.expectNoAlarm(arena)
         var figures = judge?.figures ?? Figures()
         figures.note("commits", done)
         figures.add(player.coverage)

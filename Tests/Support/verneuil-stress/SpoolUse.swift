@@ -42,25 +42,25 @@ enum SpoolUse {
 
     /// What nobody needs when all is stored and nobody is at work: temporary files, and epochs to which nobody can come
     /// back. (The one that a builder has begun stands beside the one before it until a transaction enters it.)
-    static func debris(_ arena: Arena) -> [String] {
+    static func debris(_ arena: Arena) throws -> [String] {
         var found: [String] = []
-        for database in (try? arena.spool.databases()) ?? [] {
-            guard let records = (try? database.control()) ?? nil else { continue }
+        for database in try arena.spool.databases() {
+            guard let records = try database.control() else { continue }
             var needed = [records.producer.staged.epoch]
             if records.hasProposal { needed.append(records.builder.epoch) }
-            for name in (try? Files.list(database.directory)) ?? [] where name.hasPrefix("epoch.") {
+            for name in try Files.list(database.directory) where name.hasPrefix("epoch.") {
                 if !needed.contains(where: { name == "epoch.\($0)" }) { found.append("\(database.directory)/\(name)") }
             }
         }
-        func walk(_ path: String) {
-            for name in (try? Files.list(path)) ?? [] {
+        func walk(_ path: String) throws {
+            for name in try Files.list(path) {
                 if name.hasPrefix(".") || name.hasSuffix(".new") || name == "base.progress" { found.append("\(path)/\(name)") }
-                if let status = (try? Files.status("\(path)/\(name)", followLinks: false)) ?? nil, status.isDirectory {
-                    walk("\(path)/\(name)")
+                if let status = try Files.status("\(path)/\(name)", followLinks: false), status.isDirectory {
+                    try walk("\(path)/\(name)")
                 }
             }
         }
-        walk(arena.spool.root)
+        try walk(arena.spool.root)
         return found
     }
 }

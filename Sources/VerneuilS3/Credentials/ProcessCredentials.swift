@@ -62,7 +62,7 @@ extension S3Credentials {
     init(_ document: JSON, token: String, source: String) throws(CredentialError) {
         guard let id = document["AccessKeyId"]?.text, let secret = document["SecretAccessKey"]?.text, !id.isEmpty,
             !secret.isEmpty
-        else { throw .failed("the answer has no AccessKeyId and SecretAccessKey") }
+        else { throw .failed("\(source): the answer has no AccessKeyId and SecretAccessKey") }
         var expiration: Int64?
         if let text = document["Expiration"]?.text {
             guard let time = CivilTime(iso8601: text) else {

@@ -195,7 +195,7 @@ let package = Package(
             ],
             swiftSettings: swiftSettings, linkerSettings: zstd),
         .testTarget(
-            name: "VerneuilSpoolTests", dependencies: ["VerneuilSpool", "VerneuilFormat", "VerneuilSystem", "CVerneuil"],
+            name: "VerneuilSpoolTests", dependencies: ["VerneuilSpool", "VerneuilFormat", "VerneuilSystem", "CVerneuil", "FormatTestSupport"],
             swiftSettings: swiftSettings, linkerSettings: zstd),
         .target(
             name: "CReplicaTestSupport", path: "Tests/Support/CReplicaTestSupport",
@@ -246,7 +246,7 @@ let package = Package(
         .testTarget(
             name: "VerneuilReplicationTests",
             dependencies: [
-                "CSQLite", "CVerneuil", "ReplicaTestSupport", "ProductSupport", "TestServers", "VerneuilVFS", "VerneuilReplication",
+                "CSQLite", "CVerneuil", "FormatTestSupport", "ReplicaTestSupport", "ProductSupport", "TestServers", "VerneuilVFS", "VerneuilReplication",
                 "VerneuilReplica", "VerneuilSpool", "VerneuilS3", "VerneuilStore", "VerneuilFormat", "VerneuilSystem", "verneuilctl",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "MetricsTestKit", package: "swift-metrics"),
@@ -307,7 +307,7 @@ let package = Package(
             path: "Tests/Support/vfs-tool", swiftSettings: swiftSettings, linkerSettings: zstd),
         .testTarget(
             name: "VerneuilVFSTests",
-            dependencies: ["VFSTestSupport", "VerneuilVFS", "VerneuilSystem", "CVerneuil", "CSQLite", "vfs-tool"],
+            dependencies: ["VFSTestSupport", "FormatTestSupport", "VerneuilVFS", "VerneuilSystem", "CVerneuil", "CSQLite", "vfs-tool"],
             swiftSettings: swiftSettings, linkerSettings: zstd),
         .executableTarget(
             name: "verneuil-stress",

@@ -10,6 +10,11 @@ import VerneuilSystem
 
 /// Connections that keep their lock between transactions, have none, or had a database that was in WAL mode.
 @Suite(.serialized) struct LockingModeTests {
+    /// Nothing here is about how long things take.
+    private static func database() throws -> ReplicatedDatabase {
+        try ReplicatedDatabase { ($0.manifestInterval, $0.passInterval) = (0.05, 0.02) }
+    }
+
     private func spooled(_ database: ReplicatedDatabase, _ path: String) throws -> SpoolDatabase {
         let status = try #require(try Files.status(path))
         return SpoolDatabase(database.replicator.spool, path: path, device: status.device, inode: status.inode)
@@ -42,7 +47,7 @@ import VerneuilSystem
     // SQLite tells the main database's file alone. Where that is of another VFS, nobody of ours hears of it.
     @Test(arguments: ["verneuil", "unix"], ["mode, attach", "attach, mode"])
     func attachedDatabasesAreReplicatedUnderExclusiveLockingMode(main: String, order: String) throws {
-        let database = try ReplicatedDatabase()
+        let database = try Self.database()
         let attached = "\(database.directory)/attached.db"
         try #require(Files.status(attached) == nil)
         var db: SQLiteConnection? = try SQLiteConnection(database.path, vfs: main)
@@ -64,7 +69,7 @@ import VerneuilSystem
     }
 
     @Test func aFlushUnderExclusiveLockingModeIsPossibleAndWaitsForNothingThatItHolds() throws {
-        let database = try ReplicatedDatabase()
+        let database = try Self.database()
         let db = try database.connect()
         try db.rows("PRAGMA locking_mode=EXCLUSIVE; CREATE TABLE t(data)")
         for i in 1...3 {
@@ -96,7 +101,7 @@ import VerneuilSystem
 
     @Test(arguments: ["DELETE", "TRUNCATE", "PERSIST"])
     func commitsWithoutLocksAreReplicated(journal: String) throws {
-        let database = try ReplicatedDatabase()
+        let database = try Self.database()
         let db = try SQLiteConnection("file:\(database.path)?nolock=1", vfs: "verneuil")
         try db.rows("PRAGMA journal_mode=\(journal); CREATE TABLE t(data)")
         for i in 1...3 {
@@ -106,7 +111,7 @@ import VerneuilSystem
     }
 
     @Test func aDatabaseThatLeavesWALModeWhileItIsOpenIsReplicatedFromThenOn() throws {
-        let database = try ReplicatedDatabase()
+        let database = try Self.database()
         func elsewhere(_ sql: String) throws { try SQLiteConnection(database.path, vfs: "unix").rows(sql) }
         try elsewhere("PRAGMA journal_mode=WAL; CREATE TABLE t(data); INSERT INTO t VALUES(1)")
         let db = try database.connect()
@@ -123,7 +128,7 @@ import VerneuilSystem
 
     // SQLite enters WAL mode without shared memory under that, and can leave it.
     @Test func aConnectionThatLeavesWALModeUnderItsExclusiveLockIsReplicatedFromThenOn() throws {
-        let database = try ReplicatedDatabase()
+        let database = try Self.database()
         try SQLiteConnection(database.path, vfs: "unix").rows("PRAGMA journal_mode=WAL; CREATE TABLE t(data)")
         let db = try database.connect()
         try db.rows("PRAGMA locking_mode=EXCLUSIVE; INSERT INTO t VALUES(1)")

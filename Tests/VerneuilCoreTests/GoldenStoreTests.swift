@@ -6,6 +6,7 @@ import Testing
 import VerneuilCore
 import VerneuilReplica
 import VerneuilStore
+import VerneuilSystem
 
 /// Every version of every database that the original stored, put into a store
 /// object by object, is restored to the same bytes.
@@ -35,16 +36,38 @@ import VerneuilStore
         return configuration
     }
 
+    private static let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
+
+    /// All at once.
+    private static func put(_ requests: [PutRequest], _ store: any ObjectStore) throws {
+        let lock = Lock()
+        nonisolated(unsafe) var (left, failure): (Int, StoreError?) = (requests.count, nil)
+        for request in requests {
+            store.put(request) { result in
+                lock.withLock {
+                    left -= 1
+                    if case .failure(let error) = result { failure = error }
+                    lock.broadcast()
+                }
+            }
+        }
+        try lock.withLock {
+            while left > 0 { lock.wait() }
+            if let failure { throw failure }
+        }
+    }
+
     @Test(arguments: Place.allCases, GoldenData.caseNames)
     func restoresFrom(place: Place, caseName: String) throws {
+        // For the keys of the servers, which are no other test's.
+        let before = Self.keys.map { getenv($0).map { String(cString: $0) } }
+        defer { for (key, value) in zip(Self.keys, before) { if let value { setenv(key, value, 1) } else { unsetenv(key) } } }
         let here = try Workspace()
         let golden = try #require(GoldenData.cases().first { $0.name == caseName })
         let engine = try Engine(try configuration(place, here, golden))
         let store = try #require(engine.stores.first)
         try store.prepare()
-        for key in golden.chunkKeys {
-            try store.put(PutRequest(.chunks, key, try golden.chunkBody(key), urgency: .interactive))
-        }
+        try Self.put(golden.chunkKeys.map { PutRequest(.chunks, $0, try golden.chunkBody($0), urgency: .interactive) }, store)
         let database = DatabaseName(host: golden.hostname, path: golden.path)
         #expect(database.manifestName == golden.manifestKey)
         for version in golden.versions {

@@ -402,19 +402,33 @@ import VerneuilSystem
         let old = magic + [1, 2, 3]
         try scratch.write(old, to: "out")
         var random = SeededGenerator(for: "killedAtAnyPoint")
-        var killed = 0
-        for _ in 0..<15 {
+        // In the midst: after it had written to the partial file, and before that got the file's name.
+        var (tries, inTheMidst) = (0, 0)
+        // How long a whole one takes; less where one that was to be killed came to its end before.
+        let began = MonotonicTime.now
+        #expect(try Helper.run("restore-limited", directory, writer.uri, scratch.file("out"), "1000000000").contains("restored"))
+        #expect(try scratch.bytes("out") == bytes)
+        var whole = MonotonicTime.now.seconds(since: began)
+        try scratch.write(old, to: "out")
+        while tries < 15 || (inTheMidst < 6 && tries < 200) {
+            tries += 1
+            let before = try Files.status(scratch.file("out.partial"))
             let started = try Helper.start(["restore-limited", directory, writer.uri, scratch.file("out"), "1000000000"])
-            usleep(UInt32.random(in: 1000...500_000, using: &random))
+            usleep(UInt32(Double.random(in: 0...whole, using: &random) * 1e6))
             kill(started.process.processIdentifier, SIGKILL)
             started.process.waitUntilExit()
             let out = try scratch.bytes("out")
             #expect(out == old || out == bytes)
-            if out == old { killed += 1 }
             #expect(Set(try scratch.list()).isSubset(of: ["out", "out.partial", "store"]))
-            if out == bytes { try scratch.write(old, to: "out") }
+            if out == bytes {
+                whole *= 0.8
+                try scratch.write(old, to: "out")
+            } else if let partial = try Files.status(scratch.file("out.partial")), partial.modified != before?.modified {
+                inTheMidst += 1
+            }
         }
-        print("\(killed) of 15 restores were killed before their end")
+        print("\(inTheMidst) of \(tries) restores were killed in the midst")
+        #expect(inTheMidst >= 6)
         #expect(try Helper.run("restore-limited", directory, writer.uri, scratch.file("out"), "1000000000").contains("restored"))
         #expect(try scratch.bytes("out") == bytes)
         #expect(try scratch.list() == ["out", "store"])

@@ -91,11 +91,11 @@ import VerneuilSystem
 
     @Test func eightSendNoMoreManifestsThanOne() throws {
         let store = RecordingStore()
-        let interval = 0.6
+        let interval = 0.3
         let all = try eight(store) { $0.manifestInterval = interval }
         let began = MonotonicTime.now
         var commits = 0
-        while MonotonicTime.now.seconds(since: began) < 4 {
+        while MonotonicTime.now.seconds(since: began) < 2 {
             try all[commits % 8].db.rows("INSERT INTO t VALUES(\(commits))")
             commits += 1
             usleep(2000)
@@ -111,11 +111,11 @@ import VerneuilSystem
     @Test func eightLeaveAStoreThatFailsAloneForAsLongAsOne() throws {
         let store = RecordingStore()
         store.set { $0.space == .manifests ? .fail(.unavailable, "busy") : nil }
-        let interval = 0.25
+        let interval = 0.125
         let all = try eight(store) { $0.manifestInterval = interval }
         let began = MonotonicTime.now
         var commits = 0
-        while MonotonicTime.now.seconds(since: began) < 4 {
+        while MonotonicTime.now.seconds(since: began) < 2 {
             try all[commits % 8].db.rows("INSERT INTO t VALUES(\(commits))")
             commits += 1
             usleep(5000)

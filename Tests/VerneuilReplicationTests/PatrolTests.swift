@@ -1,5 +1,6 @@
 import CSQLite
 import CVerneuil
+import FormatTestSupport
 import ReplicaTestSupport
 import Testing
 import VerneuilFormat
@@ -34,7 +35,7 @@ final class FakeClock: @unchecked Sendable {
         var born: [Fingerprint: Int64] = [:]
         var touches = 0
         var oldest: Int64 = 0
-        var random = SystemRandomNumberGenerator()
+        var random = SeededGenerator(for: "patrol")
 
         init(chunks: Int, maximumAge days: Double) throws {
             let spool = SpoolDirectory(directory)
@@ -68,7 +69,7 @@ final class FakeClock: @unchecked Sendable {
         func commit(changing count: Int) throws {
             var hours = ChunkAges(database, target.identifier, list: list).hours
             for _ in 0..<count {
-                let i = Int.random(in: list.indices)
+                let i = Int.random(in: list.indices, using: &random)
                 born[list[i]] = nil
                 list[i] = try newChunk()
                 hours[i] = ChunkAges.hour(clock.now)
@@ -129,7 +130,7 @@ final class FakeClock: @unchecked Sendable {
         let life = try Life(chunks: 600, maximumAge: age)
         // As after a while: not all at once.
         let now = ChunkAges.hour(life.clock.now)
-        let hours = life.list.map { _ in now &- UInt16.random(in: 0..<UInt16(age * 0.9 * 24)) }
+        let hours = life.list.map { _ in now &- UInt16.random(in: 0..<UInt16(age * 0.9 * 24), using: &life.random) }
         try ChunkAges.write(life.database, life.target.identifier, list: life.list, hours: hours)
         try life.run(days: 30)
         let found = Double(life.touches) / 30 / 600 * 16_384

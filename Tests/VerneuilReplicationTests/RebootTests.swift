@@ -1,4 +1,5 @@
 import CVerneuil
+import FormatTestSupport
 import ReplicaTestSupport
 import Testing
 import VerneuilFormat
@@ -103,8 +104,9 @@ import VerneuilSystem
         let store = RecordingStore(pageSize: 3)
         let before = try boot(1, store)
         let old = try fill(before, chunks: 60)
+        var random = SeededGenerator(for: "aBucketWithMuchElseIsNotListed")
         for _ in 0..<2000 {
-            let other = Fingerprint(primary: .random(in: 0 ... .max), secondary: 1)
+            let other = Fingerprint(primary: random.next(), secondary: 1)
             try store.put(PutRequest(.chunks, other.chunkName, [1]))
         }
         _ = store.take()

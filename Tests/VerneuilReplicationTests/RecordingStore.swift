@@ -84,7 +84,6 @@ final class RecordingStore: ObjectStore, @unchecked Sendable {
     }
     /// When each object was stored or touched.
     var modified: [String: Int64] { lock.withLock { objects.mapValues(\.modified) } }
-    var chunkCount: Int { lock.withLock { objects.keys.filter { $0.hasPrefix("chunks/") }.count } }
 
     // MARK: ObjectStore
 

@@ -1,4 +1,5 @@
 import CVerneuil
+import FormatTestSupport
 import Testing
 import VerneuilFormat
 import VerneuilSpool
@@ -14,14 +15,14 @@ final class ScratchDatabase {
     let file: Descriptor
     private(set) var producer: SpoolProducer
     private let scratch = UnsafeMutableRawPointer.allocate(byteCount: SpoolProducer.scratchBytes, alignment: 4096)
-    var random: SplitMix
+    var random: SeededGenerator
 
     /// Bytes of old epochs that a transaction removes at most.
     private let removable: Int64
 
     init(seed: UInt64, length: Int, bootID: String? = nil, removable: Int64 = SpoolDatabase.removedWithinCommit) throws {
         self.removable = removable
-        random = SplitMix(state: seed)
+        random = SeededGenerator(seed: seed)
         let directory = "/tmp/verneuil-spool-\(getpid())-\(UInt64.random(in: 0...UInt64.max))"
         try Files.makeDirectories(directory)
         self.directory = directory
@@ -115,21 +116,6 @@ func keep(_ bytes: [UInt8], in stored: inout [Fingerprint: [UInt8]]) {
     for start in stride(from: 0, to: bytes.count, by: Chunk.size) {
         let chunk = Array(bytes[start..<min(start + Chunk.size, bytes.count)])
         stored[chunk.withUnsafeBytes(Chunk.fingerprint)] = chunk
-    }
-}
-
-/// Steele, Lea, Flood: "Fast splittable pseudorandom number generators" (2014).
-struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-    mutating func bytes(_ count: Int) -> [UInt8] {
-        (0..<count).map { _ in UInt8(truncatingIfNeeded: next()) }
     }
 }
 

@@ -1,5 +1,6 @@
 import CSQLite
 import CVerneuil
+import FormatTestSupport
 import Testing
 import VFSTestSupport
 
@@ -208,9 +209,7 @@ struct Arrangement: CustomTestStringConvertible, Sendable {
             try RemoteHolder(tool: tool, id: "c", vfs: "linux", path: path),
             try RemoteHolder(tool: tool, id: "d", vfs: "unix", path: path),
         ]
-        let seed = UInt64.random(in: 0 ... .max)
-        print("random locks: seed \(seed)")
-        var random = SplitMix64(state: seed)
+        var random = SeededGenerator(for: "random locks")
         var model = LockModel(levels: [none, none, none, none])
         for _ in 0..<5000 {
             guard let step = LockStep.all.randomElement(using: &random) else { break }
@@ -264,17 +263,5 @@ struct Arrangement: CustomTestStringConvertible, Sendable {
         #expect(other.lock(exclusive) == SQLITE_BUSY)
         #expect(writer.unlock(none) == SQLITE_OK)
         #expect(other.lock(exclusive) == SQLITE_OK)
-    }
-}
-
-/// A generator that can be started again from a printed seed.
-struct SplitMix64: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }

@@ -34,17 +34,18 @@ import VerneuilSystem
             for fault in FaultRunner.faults(for: call.name) {
                 // From some point on *all* calls fail: that includes SQLite's.
                 if fault.contains("times=0") { continue }
-                try replicating.begin("at=\(call.number);\(fault)")
-                let outcome = try replicating.finish()
                 runs += 1
                 // What the thread in the background has done already differs from run to run, and with it what is left to
-                // do here. Where that made the fault hit another call, nothing was learned.
-                guard let hit = try replicating.logged().first(where: \.isFaulted), hit.step == call.step, hit.what == call.what
-                else {
-                    elsewhere += 1
-                    continue
+                // do here. Where that made the fault hit another call, little was learned, and it is tried again.
+                var isHit = false
+                for _ in 0..<4 where !isHit {
+                    try replicating.begin("at=\(call.number);\(fault)")
+                    let outcome = try replicating.finish()
+                    let hit = try replicating.logged().first(where: \.isFaulted)
+                    isHit = hit?.step == call.step && hit?.what == call.what
+                    if isHit { #expect(outcome.codes == steps && outcome.state == "ok", "\(call), \(fault): \(outcome)") }
                 }
-                #expect(outcome.codes == steps && outcome.state == "ok", "\(call), \(fault): \(outcome)")
+                if !isHit { elsewhere += 1 }
             }
         }
         print("spool faults: \(elsewhere) of \(runs) hit another call")
@@ -79,5 +80,13 @@ import VerneuilSystem
         // The builder looks at random chunks a second later, and has one open then for a moment.
         #expect(open.filter { $0 != "0" }.count < 10, "\(open)")
         #expect(open.allSatisfy { (Int($0) ?? 99) < 10 }, "\(open)")
+        // In the end there is none.
+        var left = ""
+        for _ in 0..<3000 {
+            left = try tool.ask("descriptors", scratch.path)[0]
+            if left == "0" { break }
+            usleep(10_000)
+        }
+        #expect(left == "0")
     }
 }

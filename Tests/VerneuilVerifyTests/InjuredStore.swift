@@ -27,7 +27,6 @@ final class InjuredStore {
     /// The stored manifest, and that of the snapshot before.
     let manifest: [UInt8]
     let older: [UInt8]
-    let olderHasAllChunks: Bool
     private let manifestValue: Manifest
     private let otherManifest: [UInt8]
     private var original: [String: [UInt8]] = [:]
@@ -57,7 +56,6 @@ final class InjuredStore {
         manifest = Body.compressManifest(newManifest.encoded(base: words))
         older = Body.compressManifest(oldManifest.encoded(base: nil))
         otherManifest = Body.compressManifest(other.encoded(base: nil))
-        olderHasAllChunks = true
 
         var referencedKeys = Set<String>()
         for (fingerprint, bytes) in newChunks + oldChunks + otherChunks {

@@ -15,7 +15,7 @@ import VerneuilVerify
         return all
     }
 
-    /// A bucket of 100,000 chunks, of which a database needs a few: no more lists than chunks.
+    /// A bucket of 20,000 chunks, of which a database needs a few: no more lists than chunks.
     @Test func listsPassOverWhatIsNotWanted() throws {
         let store = MemoryStore()
         let writer = StoreWriter(path: "/a.db", stores: [store])

@@ -39,6 +39,48 @@ import Testing
         #expect(!here.exists("spool"))
     }
 
+    /// Each object is on disk before it has its name, chunks' names before the manifest, and the manifest's before it is said to be stored.
+    @Test func whatIsStoredIsSyncedBeforeItIsNamedAndBeforeTheManifestIs() throws {
+        try makeDatabase()
+        let shim = here.file("faultio.so"), log = here.file("calls")
+        let compiled = try Program.run(
+            ["cc", "-shared", "-fPIC", "-O1", "-o", shim, "\(Products.package)/Tests/Support/faultio/faultio.c", "-ldl"])
+        try #require(compiled.status == 0, "\(compiled)")
+        let synced = try here.verneuilctl(
+            "sync", "app.db",
+            environment: ["LD_PRELOAD": shim, "FAULTIO": "calls=pwrite,write,fsync,fdatasync,rename,link;path=^\(here.path)/store;log=\(log)"])
+        #expect(synced.status == 0, "\(synced)")
+        // Calls are written down when they are over.
+        let calls = String(decoding: try here.bytes("calls"), as: UTF8.self).split(separator: "\n")
+            .map { $0.split(separator: " ") }.filter { $0.count > 2 }.map { (name: $0[1], path: $0[2].dropFirst(here.file("store").count)) }
+        func isSync(_ name: Substring) -> Bool { name == "fsync" || name == "fdatasync" }
+        func isName(_ name: Substring) -> Bool { name == "rename" || name == "link" }
+        var written: [Substring: Bool] = [:]
+        var named: [Substring] = []
+        for call in calls where call.path.hasPrefix("/chunks/.tmp.") || call.path.hasPrefix("/manifests/.tmp.") {
+            // Is it synced since it was written to?
+            if isSync(call.name) { written[call.path] = true } else { written[call.path] = false }
+        }
+        #expect(written.count >= 6 && written.values.allSatisfy(\.self), "\(calls)")
+        // Of several threads: as many are synced as have their names, at each moment.
+        var ready = 0
+        for call in calls where call.path.hasPrefix("/chunks/") {
+            if isSync(call.name), call.path.hasPrefix("/chunks/.tmp.") { ready += 1 }
+            if isName(call.name) {
+                named.append(call.path)
+                #expect(named.count <= ready, "\(calls)")
+            }
+        }
+        #expect(named.count == here.files("store/chunks").filter { !$0.hasPrefix(".") }.count && named.count >= 5)
+        func last(_ isIt: (Substring) -> Bool, _ path: (Substring) -> Bool) -> Int? { calls.lastIndex { isIt($0.name) && path($0.path) } }
+        let chunk = try #require(last(isName) { $0.hasPrefix("/chunks/") })
+        let chunks = try #require(last(isSync) { ["/chunks", "/chunks/", "/chunks/."].contains($0) }, "\(calls)")
+        let body = try #require(last(isSync) { $0.hasPrefix("/manifests/.tmp.") }, "\(calls)")
+        let manifest = try #require(last(isName) { $0.hasPrefix("/manifests/") }, "\(calls)")
+        let manifests = try #require(last(isSync) { ["/manifests", "/manifests/"].contains($0) }, "\(calls)")
+        #expect(chunk < chunks && chunks < body && body < manifest && manifest < manifests, "\(calls)")
+    }
+
     @Test func syncAgainStoresWhatHasChanged() throws {
         try makeDatabase()
         let config = here.configuration(spool: true)

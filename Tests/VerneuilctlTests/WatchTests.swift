@@ -12,7 +12,7 @@ import Testing
         process.executableURL = URL(fileURLWithPath: try Products.verneuilctl())
         process.arguments = ["flush", "--watch", "--interval", "0.1"] + options + [here.file("spool")]
         process.environment = ProcessInfo.processInfo.environment
-            .merging(["VERNEUIL_CONFIG": here.configuration(), "VERNEUIL_LOG": "notice"]) { $1 }.merging(environment) { $1 }
+            .merging(["VERNEUIL_CONFIG": "{\"replication_pacing\": {\"manifest_interval_seconds\": 0.05}, " + here.configuration().dropFirst(), "VERNEUIL_LOG": "notice"]) { $1 }.merging(environment) { $1 }
         try here.write([], to: "log")
         process.standardError = try FileHandle(forWritingTo: URL(fileURLWithPath: here.file("log")))
         try process.run()

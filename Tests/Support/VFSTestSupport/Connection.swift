@@ -45,9 +45,6 @@ public final class Connection {
         return Outcome(code: code, rows: collected.rows)
     }
 
-    public var message: String { String(cString: sqlite3_errmsg(db)) }
-    public var extendedCode: Int32 { sqlite3_extended_errcode(db) }
-    public var systemErrno: Int32 { sqlite3_system_errno(db) }
     public func setBusyTimeout(milliseconds: Int32) { sqlite3_busy_timeout(db, milliseconds) }
     public func control(_ operation: Int32, _ argument: UnsafeMutableRawPointer?, schema: String = "main") -> Int32 {
         sqlite3_file_control(db, schema, operation, argument)

@@ -14,6 +14,13 @@ public enum FaultIO {
 
     public static let isLoaded = dlsym(nil, "faultio_configure") != nil
 
+    /// How many calls the plan has matched so far.
+    public static var count: Int {
+        typealias Count = @convention(c) () -> Int
+        guard let symbol = dlsym(nil, "faultio_count") else { return 0 }
+        return unsafeBitCast(symbol, to: Count.self)()
+    }
+
     /// In a process that has it preloaded: a new plan, see faultio.c. An empty one lets everything through.
     public static func configure(_ plan: String) {
         typealias Configure = @convention(c) (UnsafePointer<CChar>) -> Void

@@ -37,9 +37,12 @@ public enum FaultWorkload {
             let before = openDescriptors(under: directory)
             FaultIO.configure(plan)
             var (codes, least, most) = perform(vfs: vfs)
+            let matched = FaultIO.count
             FaultIO.configure("")
             var state = verify(vfs, directory, least: least, most: most, before: before)
             if state == "ok" && vfs == "verneuil" { state = ReplicationInstallation.goesOn("main.db") }
+            let at = plan.split(separator: ";").compactMap { $0.hasPrefix("at=") ? Int($0.dropFirst(3)) : nil }.last
+            if state == "ok", let at, matched < at { state = "the plan did not act: \(matched) calls matched" }
             codes.append(state)
             return codes
         } catch {

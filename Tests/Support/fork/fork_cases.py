@@ -102,7 +102,7 @@ def child_that_ends_the_interpreter():
         cursor = None
         c.close()
         sys.exit(0)
-    os.waitpid(pid, 0)
+    assert os.waitpid(pid, 0)[1] == 0
     # The parent's SHARED lock keeps a writer from committing.
     assert outside("BEGIN IMMEDIATE; INSERT INTO t VALUES(3); COMMIT") == "database is locked"
     assert cursor.fetchall() == [(2,)]
@@ -117,7 +117,7 @@ def child_that_ends_the_interpreter_in_exclusive_mode():
     if pid == 0:
         c.close()
         sys.exit(0)
-    os.waitpid(pid, 0)
+    assert os.waitpid(pid, 0)[1] == 0
     assert outside("SELECT count(*) FROM t") == "database is locked"
     c.execute("INSERT INTO t VALUES(1)")
     c.close()
@@ -269,9 +269,10 @@ def threads_at_work_while_another_forks():
         if pid == 0:
             os._exit(0)
         deadline = time.monotonic() + 60
-        while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0:
             assert time.monotonic() < deadline, "a child hangs"
             time.sleep(0.001)
+        assert ended[1] == 0, ended
     stop.set()
     for t in threads:
         t.join()

@@ -213,17 +213,28 @@ def forks_during_a_full_snapshot():
     c.execute("CREATE TABLE t(a)")
     os.truncate(PATH, 6 << 30)
     c.execute("INSERT INTO t VALUES(1)")
-    times = []
+
+    def is_under_way():
+        return any("base.new" in names for _, _, names in os.walk(os.path.join(DIRECTORY, "spool")))
+
+    deadline = time.monotonic() + 60
+    while not is_under_way():
+        assert time.monotonic() < deadline, "no full snapshot begins"
+        time.sleep(0.001)
+    times, meanwhile = [], 0
     for _ in range(30):
         start = time.monotonic()
         pid = os.fork()
         if pid == 0:
             os._exit(0)
         times.append(time.monotonic() - start)
-        os.waitpid(pid, 0)
+        assert os.waitpid(pid, 0)[1] == 0
+        meanwhile += is_under_way()
         time.sleep(0.005)
+    assert meanwhile >= 15, meanwhile
     # The thread reads for 0.25 s at a time.
     assert sorted(times)[15] < 0.08, times
+    print("under way after", meanwhile, "forks of 30")
 
 
 def sleeping_child():

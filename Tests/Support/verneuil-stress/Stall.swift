@@ -17,7 +17,7 @@ struct Stall: ParsableCommand {
     @Option(help: "So much of it has content; the rest is sparse.") var real = 64
     @Option(help: "Commits a second, by both writers together.") var rate = 100
     @Option(help: "How much longer than with the unix VFS a first commit may take, in ms.") var limit = 50
-    @Option(help: "How often to try again where a first commit took longer: other programs may be to blame.") var retries = 6
+    @Option(help: "How often to try again where a first commit took longer: other programs may be to blame.") var retries = 3
     @Option(help: "For how long commits may go on until the snapshot is stored, in seconds.") var patience = 60
 
     func run() throws {

@@ -89,7 +89,13 @@ def in_child(body):
 
 
 def descriptors():
-    return sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}"))
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except FileNotFoundError:
+            continue  # A thread has closed it meanwhile, or it was the listing's.
+    return sorted(found)
 
 
 def children_leave_the_parents_replication_alone():

@@ -87,7 +87,7 @@ final class FaultRunner {
             let name = Self.commonName(words[1])
             var file = String(words[2])
             if file.hasPrefix(scratch.file("spool")) {
-                file = "spool/\(Self.sinceThePage(Files.lastComponent(of: file)))"
+                file = "spool/\(Self.sameEachTime(Files.lastComponent(of: file)))"
             } else {
                 // Without a name there, with one that is removed at once here.
                 if name == "open", words[3].hasPrefix("0222") { file = "temporary" }
@@ -105,10 +105,13 @@ final class FaultRunner {
         return calls
     }
 
-    /// An epoch's name without when the control page was made, which is in the upper bits of its number.
-    private static func sinceThePage(_ name: String) -> String {
-        guard name.hasPrefix("epoch."), let number = UInt64(name.dropFirst(6)) else { return name }
-        return "epoch.\(number & 0xFFFF)"
+    /// A name in the spool without what differs from run to run: when the control page was made, which is in the upper bits of
+    /// an epoch's number; a database's inode; what temporary names end with.
+    private static func sameEachTime(_ name: String) -> String {
+        if name.hasPrefix("epoch."), let number = UInt64(name.dropFirst(6)) { return "epoch.\(number & 0xFFFF)" }
+        if name.hasPrefix(".tmp.") { return ".tmp" }
+        let parts = name.split(separator: "-", omittingEmptySubsequences: false)
+        return parts.count == 2 && parts.allSatisfy { UInt64($0, radix: 16) != nil } ? "DEVICE-INODE" : name
     }
 
     /// Directories are synced by one with fsync, by the other with fdatasync.

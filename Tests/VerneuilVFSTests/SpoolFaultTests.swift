@@ -49,7 +49,10 @@ import VerneuilSystem
                     if isHit { #expect(outcome.codes == steps && outcome.state == "ok", "\(call), \(fault): \(outcome)") }
                     number = made.filter(isSame).map(\.number).min { abs($0 - number) < abs($1 - number) } ?? number
                 }
-                if !isHit { elsewhere += 1 }
+                if !isHit {
+                    elsewhere += 1
+                    print("spool faults: not hit: \(call), \(fault)")
+                }
             }
         }
         print("spool faults: \(elsewhere) of \(runs) hit another call")

@@ -211,7 +211,7 @@ public struct SpoolBuilder: ~Copyable {
             var record = now.builder
             record.distrusted = max(record.distrusted, other)
             try SpoolControl.write(record, control.fd, path: database.controlPath)
-            try Removal.tree(database.epochPath(other))
+            try Files.removeTree(database.epochPath(other))
         }
         return true
     }

@@ -145,7 +145,7 @@ public final class SpoolCopierSession: Sendable {
         let source = try Descriptor(database.path, O_RDONLY)
         if try SourceLocks.isBeingWritten(source.fd, path: database.path) { return }
         guard let now = try records(), now.isCurrentWhole, now.isCurrentTrusted else { return }
-        for epoch in later where !now.neededEpochs.contains(epoch) { try Removal.tree(database.epochPath(epoch)) }
+        for epoch in later where !now.neededEpochs.contains(epoch) { try Files.removeTree(database.epochPath(epoch)) }
     }
 
     /// Removes the database's directory: its file is gone, or another one is at its path.
@@ -166,7 +166,7 @@ public final class SpoolCopierSession: Sendable {
         try SpoolControl.write(record, control.fd, path: database.controlPath)
         let away = Files.temporaryName(beside: database.directory)
         try Files.rename(database.directory, to: away)
-        try Removal.tree(away)
+        try Files.removeTree(away)
         // Nothing else was ever at this path: what is known of its manifest goes as well, and the lock's name last.
         let parent = database.pathDirectory
         if try otherNames().isEmpty {

@@ -103,9 +103,9 @@ public struct SpoolDatabase: Sendable, Hashable {
     func replaceRetired(removing most: Int64) throws(SystemError) -> Bool {
         guard let records = try control(), records.copier.retired != 0 else { return true }
         let isSmall = most == .max || allocatedBytes() <= most
-        let away = Removal.abandonedName(beside: directory)
+        let away = SpoolDirectory.abandonedName(beside: directory)
         let r = vrn_rename(directory, away)
-        if r == 0 && isSmall { try? Removal.tree(away) }
+        if r == 0 && isSmall { try? Files.removeTree(away) }
         return r == 0 || r == -ENOENT
     }
 

@@ -58,7 +58,7 @@ public struct SpoolDirectory: Sendable, Hashable {
         let mine = Files.lastComponent(of: boot)
         for name in try Files.list(root) where name.hasPrefix(Self.prefix) && name != mine {
             // Another user's leftovers may not be ours to remove; they are never read in any case.
-            try? Removal.tree("\(root)/\(name)")
+            try? Files.removeTree("\(root)/\(name)")
         }
     }
 
@@ -139,7 +139,7 @@ public struct SpoolDirectory: Sendable, Hashable {
         return found
     }
 
-    /// Whether `name` is a temporary one (`Files.temporaryName`) of a process that is gone, or nobody's (`Removal.abandonedName`); or,
+    /// Whether `name` is a temporary one (`Files.temporaryName`) of a process that is gone, or nobody's (`abandonedName`); or,
     /// since processes of other pid namespaces look like that as well and those whose pid was reused don't, is an hour old.
     static func isLeftover(_ name: String, in directory: String) -> Bool {
         let parts = name.split(separator: ".")
@@ -160,7 +160,7 @@ public struct SpoolDirectory: Sendable, Hashable {
         sweep("\(boot)/manifests") { try? Files.remove($0) }
         for database in (try? databases()) ?? [] { database.sweep() }
         for mangled in (try? Files.list("\(boot)/databases")) ?? [] {
-            sweep("\(boot)/databases/\(mangled)") { try? Removal.tree($0) }
+            sweep("\(boot)/databases/\(mangled)") { try? Files.removeTree($0) }
         }
     }
 

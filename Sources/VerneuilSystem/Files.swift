@@ -77,7 +77,8 @@ public enum Files {
         if r != -ENOENT { try SystemError.check(r, "unlink", path) }
     }
 
-    /// Removes a directory and what is in it, without following links.
+    /// Removes a directory and what is in it, without following links. Unlinking what is large takes long: a process in which
+    /// a thread of ours does it may fork meanwhile.
     public static func removeTree(_ path: String) throws(SystemError) {
         guard let status = try status(path, followLinks: false) else { return }
         if status.isDirectory {
@@ -85,6 +86,8 @@ public enum Files {
             let r = vrn_rmdir(path)
             if r != -ENOENT { try SystemError.check(r, "rmdir", path) }
         } else {
+            vrn_gate_leave()
+            defer { vrn_gate_enter() }
             try remove(path)
         }
     }

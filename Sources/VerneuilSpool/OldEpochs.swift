@@ -2,25 +2,10 @@ import CVerneuil
 import VerneuilSystem
 
 // Unlinking takes the longer the more is unlinked, and a spool may take four times the database. So a commit removes only
-// what is small; all else is left to a builder that nobody waits for, and the process may fork meanwhile.
+// what is small; all else is left to a builder that nobody waits for.
 
-/// How what is spooled is removed.
-enum Removal {
-    /// As `Files.removeTree`; a process in which our thread does it may fork meanwhile.
-    static func tree(_ path: String) throws(SystemError) {
-        guard let status = try Files.status(path, followLinks: false) else { return }
-        if status.isDirectory {
-            for name in try Files.list(path) { try tree("\(path)/\(name)") }
-            let r = vrn_rmdir(path)
-            if r != -ENOENT { try SystemError.check(r, "rmdir", path) }
-        } else {
-            vrn_gate_leave()
-            defer { vrn_gate_enter() }
-            try Files.remove(path)
-        }
-    }
-
-    /// A name beside `path` of what nobody is at work on any more, whichever processes live: `SpoolDirectory.sweep` removes it.
+extension SpoolDirectory {
+    /// A name beside `path` of what nobody is at work on any more, whichever processes live: `sweep` removes it.
     static func abandonedName(beside path: String) -> String {
         let parts = Files.lastComponent(of: Files.temporaryName(beside: path)).split(separator: ".")
         return "\(Files.directory(of: path))/.tmp.0.\(parts.last ?? "0")"
@@ -79,7 +64,7 @@ extension SpoolDatabase {
                 }
                 left -= bytes
             }
-            try Removal.tree(epochPath(epoch))
+            try Files.removeTree(epochPath(epoch))
         }
         return standing
     }
